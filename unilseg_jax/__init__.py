@@ -1,0 +1,1 @@
+"""UniLSeg in JAX."""

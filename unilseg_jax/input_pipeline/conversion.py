@@ -1,0 +1,123 @@
+"""What every builder under `data/` keeps of a conversion: counts per split, and what it skipped and why."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline.triplet import SCHEMA_VERSION
+
+QUARANTINE_FILE = "quarantine.jsonl"
+REPORT_FILE = "conversion.json"
+
+
+@dataclasses.dataclass(kw_only=True)
+class SplitCounts:
+    """Sizes of a split.
+
+    Attributes:
+        pictures: records.
+        objects: masks that phrases speak of.
+        phrases: phrases.
+        skipped: entries of the quarantine list.
+    """
+
+    pictures: int = 0
+    objects: int = 0
+    phrases: int = 0
+    skipped: int = 0
+
+
+class Conversion:
+    """The book that a builder keeps while it converts.
+
+    Args:
+        on_picture: called as `on_picture(split, done, total)` after each picture, for a progress bar.
+    """
+
+    def __init__(self, on_picture: Callable[[str, int, int], None] | None = None):
+        self.counts: dict[str, SplitCounts] = {}
+        self.skipped: list[dict] = []
+        self._on_picture = on_picture
+        self._totals: dict[str, int] = {}
+        self._done: Counter[str] = Counter()
+
+    def expect(self, split: str, pictures: int) -> None:
+        """Announces how many pictures a split has in the source."""
+        self.counts.setdefault(split, SplitCounts())
+        self._totals[split] = pictures
+
+    def skip(self, split: str, file: str, reason: str, **ids: object) -> None:
+        """Lists something that is left out.
+
+        Args:
+            split: "" where the split is not known.
+            file: the file in which the fault lies.
+            reason: what is wrong with it.
+            **ids: what identifies it in the source, such as `ref_id`.
+        """
+        self.counts.setdefault(split, SplitCounts()).skipped += 1
+        self.skipped.append({"split": split, "file": file, "reason": reason, **ids})
+
+    def wrote(self, split: str, objects: int, phrases: int) -> None:
+        """Counts a record."""
+        counts = self.counts[split]
+        counts.pictures += 1
+        counts.objects += objects
+        counts.phrases += phrases
+
+    def picture_done(self, split: str) -> None:
+        """Says that a picture of the source was dealt with, written or not."""
+        self._done[split] += 1
+        if self._on_picture:
+            self._on_picture(split, self._done[split], self._totals[split])
+
+    def write(self, directory: Path, published: Mapping[str, SplitCounts], **facts: object) -> None:
+        """Writes the report and, if anything was skipped, the quarantine list beside the records.
+
+        Args:
+            directory: of the data set, still under its temporary name.
+            published: the sizes that the data set's authors give, by split.
+            **facts: further entries, such as `source` and `licence`.
+        """
+        report = {
+            "schema_version": SCHEMA_VERSION,
+            **facts,
+            "splits": {split: dataclasses.asdict(counts) for split, counts in self.counts.items()},
+            "published": {split: dataclasses.asdict(counts) for split, counts in published.items()},
+        }
+        (directory / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        if self.skipped:
+            lines = (json.dumps(entry, ensure_ascii=False) for entry in self.skipped)
+            (directory / QUARANTINE_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read_report(directory: Path) -> tuple[dict[str, SplitCounts], dict[str, SplitCounts]]:
+    """Returns the counts of a prepared data set and the published ones, by split.
+
+    Raises:
+        UserError: the folder has no readable report.
+    """
+    path = Path(directory) / REPORT_FILE
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(
+            {split: SplitCounts(**counts) for split, counts in report[key].items()}
+            for key in ("splits", "published")
+        )
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"no readable report in {str(path)!r} ({error}); prepare the data set again") from None
+
+
+def differences(counts: Mapping[str, SplitCounts], published: Mapping[str, SplitCounts]) -> list[str]:
+    """Says in one line per split and size where the converted counts are off from the published ones."""
+    lines = []
+    for split, wanted in published.items():
+        found = counts.get(split, SplitCounts())
+        for size in ("pictures", "objects", "phrases"):
+            got, want = getattr(found, size), getattr(wanted, size)
+            if got != want:
+                lines.append(f"{split}: {got:,} {size}, {want:,} published")
+    return lines

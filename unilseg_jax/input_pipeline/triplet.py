@@ -1,0 +1,281 @@
+"""One sample of every data set: a picture, its masks, and phrases that each name one mask or nothing.
+
+`Triplet` is the decoded sample; the record is how it lies on disk. The record is flat (numbers, strings and
+lists of them), so that reading and writing it needs no TensorFlow. Its fields, schema version 1:
+
+| field | type | meaning |
+|---|---|---|
+| `schema_version` | int | `SCHEMA_VERSION`; a record of another version is refused |
+| `image` | bytes | the encoded picture as it came, never re-encoded |
+| `image_id` | text | names the picture within its source |
+| `coco_id` | int | id of the picture in COCO, -1 if it is no COCO picture |
+| `height`, `width` | int | of the picture, in pixels |
+| `masks` | texts, m | compressed COCO run lengths, each of height × width pixels |
+| `mask_categories` | texts, m | name of the class, "" if unknown |
+| `mask_kinds` | texts, m | one of `MASK_KINDS` |
+| `mask_boxes` | floats, m × 4 | x, y, width, height in pixels |
+| `mask_scores` | floats, m | 0 to 1; 1 where a human drew the mask |
+| `mask_ids` | ints, m | id of the annotation within its source, -1 if it has none |
+| `phrases` | texts, p | raw texts |
+| `phrase_masks` | ints, p | index of the phrase's mask, -1 where it matches nothing |
+| `phrase_kinds` | texts, p | what the phrase speaks of; results are reported per kind |
+| `task` | text | one of `TASKS` |
+| `source`, `licence` | text | data set with its configuration; whose terms hold |
+| `video`, `frame` | text | "" if the picture is no frame of a video |
+
+A phrase that means several objects has the union of their masks as one mask of its own.
+"""
+
+import dataclasses
+import io
+import struct
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+from unilseg_jax.errors import UserError
+from unilseg_jax.ops.masks import rle_runs, rle_to_mask
+
+SCHEMA_VERSION = 1
+MASK_KINDS = ("instance", "category", "part", "salient")
+TASKS = ("referring", "semantic", "part", "salient", "video", "none")
+# 2**26 pixels are far above every data set's pictures; what says more in its header is a decompression bomb.
+MAX_PIXELS = 1 << 26
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Triplet:
+    """A decoded picture with everything that is said about it.
+
+    Attributes:
+        image_id: names the picture within its source.
+        image: RGB, 0 to 255.
+        masks: {0, 1}, at the picture's own size; masks may overlap (a part lies inside its object).
+        phrases: raw texts, at least one.
+        mask_index: for each phrase the index of its mask, -1 where the phrase matches nothing.
+        kinds: for each phrase the granularity it speaks of ("attribute", "category", "part", ...);
+            results are reported per kind.
+    """
+
+    image_id: str
+    image: UInt8[np.ndarray, "h w 3"]
+    masks: UInt8[np.ndarray, "m h w"]
+    phrases: tuple[str, ...]
+    mask_index: tuple[int, ...]
+    kinds: tuple[str, ...]
+
+    def mask(self, phrase: int) -> UInt8[np.ndarray, "h w"]:
+        """Returns the mask that the phrase number `phrase` names; all zeros if it names nothing."""
+        index = self.mask_index[phrase]
+        return self.masks[index] if index >= 0 else np.zeros(self.image.shape[:2], np.uint8)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordMask:
+    """One mask of a record; the fields are those of the module's table.
+
+    Attributes:
+        counts: compressed COCO run lengths.
+        box: x, y, width, height in pixels.
+        category: name of the class, "" if unknown.
+        kind: one of `MASK_KINDS`.
+        score: 0 to 1; 1 where a human drew the mask.
+        source_id: id of the annotation within its source, -1 if it has none.
+    """
+
+    counts: bytes
+    box: tuple[float, float, float, float]
+    category: str = ""
+    kind: str = "instance"
+    score: float = 1.0
+    source_id: int = -1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordPhrase:
+    """One phrase of a record.
+
+    Attributes:
+        text: the raw text.
+        mask_index: index of its mask, -1 where it matches nothing.
+        kind: what it speaks of.
+    """
+
+    text: str
+    mask_index: int
+    kind: str
+
+
+def features():  # noqa: ANN201 (a tfds type, and tfds is imported only where it is needed)
+    """Returns the record's fields as a `tfds.features.FeaturesDict`."""
+    import tensorflow_datasets as tfds
+
+    text, texts = tfds.features.Text(), tfds.features.Sequence(tfds.features.Text())
+    return tfds.features.FeaturesDict(
+        {
+            "schema_version": np.int32,
+            "image": tfds.features.Image(),
+            "image_id": text,
+            "coco_id": np.int64,
+            "height": np.int32,
+            "width": np.int32,
+            "masks": texts,
+            "mask_categories": texts,
+            "mask_kinds": texts,
+            "mask_boxes": tfds.features.Tensor(shape=(None, 4), dtype=np.float32),
+            "mask_scores": tfds.features.Sequence(np.float32),
+            "mask_ids": tfds.features.Sequence(np.int64),
+            "phrases": texts,
+            "phrase_masks": tfds.features.Sequence(np.int32),
+            "phrase_kinds": texts,
+            "task": text,
+            "source": text,
+            "licence": text,
+            "video": text,
+            "frame": text,
+        }
+    )
+
+
+def has_words(text: object) -> bool:
+    """Whether a phrase says anything: a text with at least one letter or digit."""
+    return isinstance(text, str) and any(letter.isalnum() for letter in text)
+
+
+def encode_record(
+    *,
+    image: bytes,
+    image_id: str,
+    height: int,
+    width: int,
+    masks: Sequence[RecordMask],
+    phrases: Sequence[RecordPhrase],
+    task: str,
+    source: str,
+    licence: str,
+    coco_id: int = -1,
+    video: str = "",
+    frame: str = "",
+) -> dict[str, object]:
+    """Puts together one record, in the form that tfds writes without TensorFlow.
+
+    Args:
+        image: the encoded picture as it came.
+        image_id: names the picture within its source.
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
+        masks: may be empty.
+        phrases: may be empty (a picture that waits for annotation).
+        task: one of `TASKS`.
+        source: the data set with its configuration.
+        licence: whose terms hold.
+        coco_id: the picture's id in COCO, -1 if it is no COCO picture.
+        video: name of the video, "" if there is none.
+        frame: name of the frame, "" if there is none.
+
+    Raises:
+        UserError: a mask is of another size, a phrase is empty or names a mask that is not there, or a kind
+            or task is unknown.
+    """
+    if task not in TASKS:
+        raise UserError(f"the task is {task!r}, one of {', '.join(TASKS)} is wanted")
+    for number, mask in enumerate(masks):
+        if mask.kind not in MASK_KINDS:
+            raise UserError(f"mask {number} is of kind {mask.kind!r}, one of {', '.join(MASK_KINDS)} is wanted")
+        pixels = int(rle_runs(mask.counts).sum())
+        if pixels != height * width:
+            raise UserError(f"mask {number} has {pixels} pixels, {height * width} ({height} × {width}) are wanted")
+    for phrase in phrases:
+        if not has_words(phrase.text):
+            raise UserError(f"the phrase {phrase.text!r} says nothing, a text with letters is wanted")
+        if not -1 <= phrase.mask_index < len(masks):
+            raise UserError(f"the phrase {phrase.text!r} names mask {phrase.mask_index} of {len(masks)}")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "image": io.BytesIO(image),
+        "image_id": image_id,
+        "coco_id": coco_id,
+        "height": height,
+        "width": width,
+        "masks": [mask.counts.decode("ascii") for mask in masks],
+        "mask_categories": [mask.category for mask in masks],
+        "mask_kinds": [mask.kind for mask in masks],
+        "mask_boxes": np.asarray([mask.box for mask in masks], np.float32).reshape(len(masks), 4),
+        "mask_scores": np.asarray([mask.score for mask in masks], np.float32),
+        "mask_ids": np.asarray([mask.source_id for mask in masks], np.int64),
+        "phrases": [phrase.text for phrase in phrases],
+        "phrase_masks": np.asarray([phrase.mask_index for phrase in phrases], np.int32),
+        "phrase_kinds": [phrase.kind for phrase in phrases],
+        "task": task,
+        "source": source,
+        "licence": licence,
+        "video": video,
+        "frame": frame,
+    }
+
+
+def decode_image(encoded: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    """Decodes a data set's picture as its annotators saw it: RGB, an EXIF orientation is not applied.
+
+    Masks are drawn on the stored pixels; turning the picture would part it from them.
+
+    Args:
+        encoded: a JPEG, PNG, WebP or BMP file.
+
+    Raises:
+        UserError: it is none of these, is cut short, or says to have more than `MAX_PIXELS` pixels.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG", "WEBP", "BMP")) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise UserError(
+                    f"the picture says to be {picture.width} × {picture.height}, at most {MAX_PIXELS} pixels are wanted"
+                )
+            return np.asarray(picture.convert("RGB"))
+    except UnidentifiedImageError:
+        raise UserError("the picture is no JPEG, PNG, WebP or BMP file") from None
+    # Pillow reports broken files by many classes: OSError, SyntaxError (PNG), ValueError, struct.error.
+    except UserError:
+        raise
+    except (Image.DecompressionBombError, struct.error, OSError, SyntaxError, ValueError, LookupError) as error:
+        raise UserError(f"the picture is broken: {error}") from None
+
+
+def decode_record(record: Mapping) -> Triplet:
+    """Decodes a record's picture and masks.
+
+    Args:
+        record: what `encode_record` gave or a reader returns; `image` is still encoded.
+
+    Raises:
+        UserError: the record is of another schema version, or its picture or a mask is broken.
+    """
+    version = int(record["schema_version"]) if "schema_version" in record else None
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"the record is of schema version {version}, this code reads version {SCHEMA_VERSION}; "
+            "prepare the data set again with this version's unilseg_jax.prepare"
+        )
+    image = decode_image(_bytes(record["image"]))
+    height, width = int(record["height"]), int(record["width"])
+    if image.shape[:2] != (height, width):
+        raise UserError(f"the picture is {image.shape[0]} × {image.shape[1]}, its record says {height} × {width}")
+    masks = np.zeros((len(record["masks"]), height, width), np.uint8)
+    for number, counts in enumerate(record["masks"]):
+        masks[number] = rle_to_mask(_bytes(counts), height, width)
+    return Triplet(
+        image_id=_bytes(record["image_id"]).decode(),
+        image=image,
+        masks=masks,
+        phrases=tuple(_bytes(text).decode() for text in record["phrases"]),
+        mask_index=tuple(int(index) for index in record["phrase_masks"]),
+        kinds=tuple(_bytes(kind).decode() for kind in record["phrase_kinds"]),
+    )
+
+
+def _bytes(value: object) -> bytes:
+    if isinstance(value, io.BytesIO):
+        return value.getvalue()
+    return value.encode() if isinstance(value, str) else bytes(value)

@@ -1,0 +1,1 @@
+"""Weights in and out: PyTorch's and Hugging Face's layouts."""

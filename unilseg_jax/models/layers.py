@@ -1,0 +1,166 @@
+"""Layers shared by the boxes of the model, with PyTorch's defaults, since the weights were trained with them.
+
+Parameters are float32; `dtype` is what matrix products and convolutions compute in. Norms and softmax are
+always float32. Arrays carry any leading axes; images and prompts are usually `b p`.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Bool, Float
+from jax.typing import DTypeLike
+
+NORM_EPS = 1e-5  # PyTorch's; Flax has 1e-6
+BATCH_NORM_DECAY = 0.9  # of the running value; PyTorch calls it momentum 0.1
+
+xavier = nn.initializers.xavier_uniform()
+small_normal = nn.initializers.truncated_normal(0.02)
+
+
+def layer_norm(name: str) -> nn.LayerNorm:
+    """Returns a layer norm in float32 (two passes: the fast variance loses digits)."""
+    return nn.LayerNorm(epsilon=NORM_EPS, dtype=jnp.float32, use_fast_variance=False, name=name)
+
+
+class BatchNorm(nn.Module):
+    """Batch norm over all axes but the last, in float32, keeping PyTorch's running statistics.
+
+    Differs from Flax's: the running variance is unbiased (n - 1), as in PyTorch. Under `jit` over a sharded
+    batch the statistics are those of the global batch.
+    """
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"], *, train: bool) -> Float[Array, "*b c"]:
+        """Normalises `x` with the batch's statistics (`train`) or the running ones."""
+        channels = x.shape[-1:]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        var = self.variable("batch_stats", "var", jnp.ones, channels)
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        flat = x.reshape(-1, *channels).astype(jnp.float32)
+        if train:
+            count = flat.shape[0]
+            now_mean = flat.mean(axis=0, keepdims=True)
+            now_var = jnp.square(flat - now_mean).mean(axis=0, keepdims=True)
+            if not self.is_initializing():
+                keep, unbiased = BATCH_NORM_DECAY, now_var * (count / max(count - 1, 1))
+                mean.value = keep * mean.value + (1 - keep) * now_mean[0]
+                var.value = keep * var.value + (1 - keep) * unbiased[0]
+        else:
+            now_mean, now_var = mean.value[None], var.value[None]
+        factor = scale[None] * jax.lax.rsqrt(now_var + NORM_EPS)
+        return ((flat - now_mean) * factor + bias[None]).reshape(x.shape)
+
+
+class ConvNormRelu(nn.Module):
+    """Convolution without bias, batch norm, ReLU; leading axes before `h w c` are merged and restored."""
+
+    features: int
+    kernel_size: int = 3
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b h w c"], *, train: bool) -> Float[Array, "*b h w c2"]:
+        """Returns maps of the same size with `features` channels."""
+        flat = x.reshape(-1, *x.shape[-3:])
+        if self.kernel_size == 1:
+            shape = (1, 1, x.shape[-1], self.features)
+            kernel = self.param("kernel", xavier, shape).astype(self.dtype)
+            flat = jnp.einsum("bhwc,cd->bhwd", flat.astype(self.dtype), kernel[0, 0])
+        else:
+            shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+            kernel = self.param("kernel", xavier, shape).astype(self.dtype)
+            flat = jax.lax.conv_general_dilated(
+                flat.astype(self.dtype), kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+        flat = nn.relu(BatchNorm(name="norm")(flat, train=train)).astype(self.dtype)
+        return flat.reshape(*x.shape[:-1], self.features)
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head attention with separate inputs for queries, keys and values, as `torch.nn.MultiheadAttention`."""
+
+    heads: int
+    dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        query: Float[Array, "*b n d"],
+        key: Float[Array, "*b2 m d"],
+        value: Float[Array, "*b2 m d"],
+        mask: Bool[Array, "*b3 n2 m"] | None = None,
+        *,
+        train: bool = False,
+    ) -> Float[Array, "*b4 n d"]:
+        """Attends; leading axes of size 1 are broadcast, so one image's queries serve all its prompts.
+
+        Args:
+            query: what asks.
+            key: what is asked.
+            value: what is answered; same tokens as `key`.
+            mask: true where a query (or all of them: `n2` = 1) may look.
+            train: whether dropout on the attention weights is active.
+        """
+        width = query.shape[-1]
+
+        def project(x, name):
+            x = nn.Dense(width, dtype=self.dtype, kernel_init=xavier, name=name)(x)
+            return rearrange(x, "... n (k d) -> ... n k d", k=self.heads)
+
+        q, k, v = project(query, "query"), project(key, "key"), project(value, "value")
+        scores = jnp.einsum("...nkd,...mkd->...knm", q * (width // self.heads) ** -0.5, k)
+        scores = scores.astype(jnp.float32)
+        if mask is not None:
+            scores = jnp.where(mask[..., None, :, :], scores, jnp.finfo(jnp.float32).min)
+        weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
+        weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
+        mixed = rearrange(jnp.einsum("...knm,...mkd->...nkd", weights, v), "... n k d -> ... n (k d)")
+        return nn.Dense(width, dtype=self.dtype, kernel_init=xavier, name="out")(mixed)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a ReLU and dropout between them."""
+
+    hidden: int
+    dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b n d"], *, train: bool = False) -> Float[Array, "*b n d"]:
+        """Returns tokens of the same width."""
+        y = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, kernel_init=xavier, name="linear1")(x))
+        y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=xavier, name="linear2")(y)
+
+
+class AddAndNorm(nn.Module):
+    """Post-norm residual: `LN(x + dropout(branch))`."""
+
+    dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "*b n d"], branch: Float[Array, "*b n d"], *, train: bool = False
+    ) -> Float[Array, "*b n d"]:
+        """Adds the branch, then normalises in float32."""
+        branch = nn.Dropout(self.dropout, deterministic=not train)(branch)
+        return nn.LayerNorm(
+            epsilon=NORM_EPS, dtype=jnp.float32, use_fast_variance=False, name="norm"
+        )(x.astype(jnp.float32) + branch).astype(self.dtype)
+
+
+class StochasticDepth(nn.Module):
+    """Drops a residual branch of whole samples and scales the kept ones up (Huang et al. 2016)."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *n"], *, train: bool) -> Float[Array, "b *n"]:
+        """Returns `x`, in training with the rows of dropped samples set to zero."""
+        if not train or self.rate == 0.0:
+            return x
+        return nn.Dropout(self.rate, broadcast_dims=tuple(range(1, x.ndim)), deterministic=False)(x)

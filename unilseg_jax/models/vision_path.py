@@ -1,0 +1,110 @@
+"""Vision path: a feature pyramid with multi-modal transformer blocks (paper section 3.3, eqs. 2 to 5).
+
+Differs: self-attention runs on shrunk tokens at the fine levels, and the residual is added before the norm,
+as in the released model.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+from jax.typing import DTypeLike
+
+from unilseg_jax import shapes
+from unilseg_jax.models.architecture import HEADS, Architecture
+from unilseg_jax.models.layers import AddAndNorm, ConvNormRelu, FeedForward, MultiHeadAttention
+from unilseg_jax.ops.positions import sine_positions_1d, sine_positions_2d
+from unilseg_jax.ops.resize import resize_bilinear
+
+
+class MultiModalBlock(nn.Module):
+    """Self-attention of cells and words together, cross-attention to the words, feed-forward; post-norm."""
+
+    level: int
+    ffn_width: int
+    dropout: float
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b p h w d"],
+        words: Float[Array, "b p l d"],
+        is_word: Bool[Array, "b p l"],
+        *,
+        train: bool,
+    ) -> Float[Array, "b p h w d"]:
+        """Returns the lateral map of one level, informed by the words and by far cells."""
+        height, width, channels = x.shape[2:]
+        lead = x.shape[:2]
+        size = shapes.shrunk_size((height, width), self.level)
+        position = sine_positions_2d(height, width, channels).astype(self.dtype)[None, None]
+        word_position = sine_positions_1d(words.shape[2], channels).astype(self.dtype)[None, None]
+        cells = x.reshape(*lead, height * width, channels)
+
+        def with_words(tokens):
+            grid = tokens.reshape(-1, height, width, channels)
+            small = resize_bilinear(grid, size).reshape(*tokens.shape[:2], size[0] * size[1], channels)
+            return jnp.concatenate([small, words], axis=2)
+
+        # Only the cells ask; what the words would learn here is thrown away.
+        keys = with_words(cells + position)
+        everywhere = jnp.ones((*lead, size[0] * size[1]), bool)
+        may_look = jnp.concatenate([everywhere, is_word], axis=-1)[:, :, None, :]
+        heard = MultiHeadAttention(HEADS, self.dropout, self.dtype, name="self_attn")(
+            keys[:, :, : size[0] * size[1]], keys, with_words(cells), may_look, train=train
+        )
+        heard = resize_bilinear(heard.reshape(-1, *size, channels), (height, width))
+        cells = AddAndNorm(self.dropout, self.dtype, name="residual1")(
+            cells, heard.reshape(cells.shape), train=train
+        )
+        heard = MultiHeadAttention(HEADS, self.dropout, self.dtype, name="cross_attn")(
+            cells + position, words + word_position, words, is_word[:, :, None, :], train=train
+        )
+        cells = AddAndNorm(self.dropout, self.dtype, name="residual2")(cells, heard, train=train)
+        heard = FeedForward(self.ffn_width, self.dropout, self.dtype, name="ffn")(cells, train=train)
+        cells = AddAndNorm(self.dropout, self.dtype, name="residual3")(cells, heard, train=train)
+        return cells.reshape(x.shape)
+
+
+class VisionPath(nn.Module):
+    """The pixel decoder."""
+
+    architecture: Architecture
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        maps: list[Float[Array, "b _p _h _w _c"]],
+        words: Float[Array, "b p l d"],
+        is_word: Bool[Array, "b p l"],
+        *,
+        train: bool = False,
+    ) -> tuple[Float[Array, "b _p h w m"], list[Float[Array, "b _p _h _w d"]]]:
+        """Decodes from the coarsest level to the finest.
+
+        Args:
+            maps: levels 1 to 4; a prompts axis of 1 where nothing before depended on the phrase.
+            words: `word_features`.
+            is_word: false at padding.
+            train: whether dropout and batch statistics are active.
+
+        Returns:
+            `mask_features` at stride 4, and the outputs of levels 1 to 4.
+        """
+        sizes, dtype = self.architecture, self.dtype
+        outputs, coarser = {}, None
+        for level in (4, 3, 2, 1):
+            x = ConvNormRelu(sizes.text_width, 1, dtype, name=f"adapter_{level}")(maps[level - 1], train=train)
+            if sizes.vision_path:
+                x = jnp.broadcast_to(x, (*words.shape[:2], *x.shape[2:]))
+                x = MultiModalBlock(level, sizes.ffn_width, sizes.dropout, dtype, name=f"block_{level}")(
+                    x, words, is_word, train=train
+                )
+            if coarser is not None:
+                flat = coarser.reshape(-1, *coarser.shape[2:])
+                x = x + resize_bilinear(flat, x.shape[2:4]).reshape(x.shape)
+            coarser = ConvNormRelu(sizes.text_width, 3, dtype, name=f"output_{level}")(x, train=train)
+            outputs[level] = coarser
+        mask_features = ConvNormRelu(sizes.query_width, 3, dtype, name="mask_features")(coarser, train=train)
+        return mask_features, [outputs[level] for level in (1, 2, 3, 4)]
