@@ -20,6 +20,7 @@ CORE = [
     "importlib_resources>=6.0",  # tensorflow-datasets imports it without naming it
     "array_record>=0.7",
     "numpy>=1.26",
+    "ml_dtypes>=0.4",
     "pillow>=10.3",
     "opencv-python-headless>=4.9",
     "pycocotools>=2.0.8",

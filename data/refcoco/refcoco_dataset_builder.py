@@ -1,4 +1,4 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg as triplet records: one picture of a split with all its objects and sentences.
+"""RefCOCO, RefCOCO+ and RefCOCOg as triplet records: a picture of a split with all its objects and sentences.
 
 The ground-truth mask is the union of an object's polygons (count > 0); REFER sums them, and code that then
 keeps only the ones loses the pixels on which two polygons of an object overlap.
@@ -21,7 +21,7 @@ from . import refer_format
 LICENCE = "REFER: Apache-2.0; COCO annotations: CC BY 4.0; pictures: their owners on Flickr"
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class ReferConfig(tfds.core.BuilderConfig):
     """One of the data sets with one of its splits; its folder in the raw folder is named like the set."""
 
@@ -170,7 +170,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             return None
         record_masks, phrases = [], []
         for ref in refs:
-            ids = {"image_id": image_id, "ref_id": ref.get("ref_id"), "ann_id": ref.get("ann_id")}
+            ids = {"image_id": image_id, "ref_id": ref["ref_id"], "ann_id": ref["ann_id"]}
             texts = []
             for sentence in ref["sentences"]:
                 text = sentence.get("sent") if isinstance(sentence, dict) else None
@@ -219,16 +219,18 @@ def _group(refs: list, file: str, conversion: Conversion) -> dict[str, dict[int,
     seen = set()
     for number, ref in enumerate(refs):
         fields = ref if isinstance(ref, dict) else {}
-        split, image_id, sentences = (fields.get(key) for key in ("split", "image_id", "sentences"))
+        split, ref_id, image_id = (fields.get(key) for key in ("split", "ref_id", "image_id"))
         # A split's name becomes part of file names.
         if not (isinstance(split, str) and split.isalnum() and split.isascii()):
-            conversion.skip("", file, f"ref number {number} has no split", ref_id=fields.get("ref_id"))
-        elif not isinstance(image_id, int) or not isinstance(sentences, list | tuple):
-            conversion.skip(split, file, f"ref number {number} has no image_id or sentences")
-        elif fields.get("ref_id") in seen:
-            conversion.skip(split, file, "the ref_id occurs twice; the first ref is kept", ref_id=fields["ref_id"])
+            conversion.skip("", file, f"ref number {number} has no split", ref_id=repr(ref_id))
+        elif not all(isinstance(fields.get(key), int) for key in ("ref_id", "image_id", "ann_id")):
+            conversion.skip(split, file, f"ref number {number} lacks one of ref_id, image_id, ann_id")
+        elif not isinstance(fields.get("sentences"), list | tuple):
+            conversion.skip(split, file, "the ref has no list of sentences", ref_id=ref_id, image_id=image_id)
+        elif ref_id in seen:
+            conversion.skip(split, file, "the ref_id occurs twice; the first ref is kept", ref_id=ref_id)
         else:
-            seen.add(fields.get("ref_id"))
+            seen.add(ref_id)
             groups.setdefault(split, {}).setdefault(image_id, []).append(ref)
     return groups
 
@@ -239,8 +241,8 @@ def _read_picture(pictures: Path, file_name: object, height: object, width: obje
         raise UserError(f"the picture's name is {file_name!r}, a plain file name is wanted")
     try:
         encoded = (pictures / file_name).read_bytes()
-    except OSError as error:
-        raise UserError(f"the picture is not read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"the picture is not read: {getattr(error, 'strerror', None) or error}") from None
     shape = triplet.decode_image(encoded).shape[:2]
     if shape != (height, width):
         raise UserError(f"the picture is {shape[0]} × {shape[1]}, instances.json says {height} × {width}")
@@ -251,9 +253,9 @@ def _object_mask(
     ref: dict, instances: refer_format.Instances, height: int, width: int
 ) -> tuple[triplet.RecordMask, list[str]]:
     """Returns the mask of a ref's object, and what of it had to be left out."""
-    annotation = instances.annotations.get(ref.get("ann_id"))
+    annotation = instances.annotations.get(ref["ann_id"])
     if annotation is None:
-        raise UserError(f"the annotation {ref.get('ann_id')} is not in instances.json")
+        raise UserError(f"the annotation {ref['ann_id']} is not in instances.json")
     if annotation.get("image_id") != ref["image_id"]:
         raise UserError(f"the annotation {ref['ann_id']} is of picture {annotation.get('image_id')}")
     segmentation, faults = annotation.get("segmentation"), []

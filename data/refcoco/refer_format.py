@@ -12,9 +12,9 @@ PICTURE_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2
 
 
 class ClosedUnpickler(pickle.Unpickler):
-    """Reads a pickle of plain values and refuses every class, for a class named in a file can run any code."""
+    """Reads a pickle of plain values and refuses every class: one named in a file can run any code."""
 
-    def find_class(self, module: str, name: str):  # noqa: ANN201
+    def find_class(self, module: str, name: str):
         """Refuses.
 
         Raises:
@@ -125,5 +125,6 @@ def find_pictures(raw: Path, pictures: Path | None) -> Path:
         if (raw / folder).is_dir():
             return raw / folder
     raise UserError(
-        f"no COCO train2014 pictures in {str(raw)!r}: looked for {', '.join(PICTURE_FOLDERS)}; name their folder"
+        f"no COCO train2014 pictures in {str(raw)!r}: looked for {', '.join(PICTURE_FOLDERS)}; "
+        "name their folder with --pictures"
     )

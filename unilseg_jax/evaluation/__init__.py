@@ -1,1 +1,1 @@
-"""evaluation"""
+"""Evaluation: predictions of any model, counted as the field counts."""

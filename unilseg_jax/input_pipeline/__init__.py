@@ -1,1 +1,1 @@
-"""input_pipeline"""
+"""From data sets to batches: one record (image, masks, phrases) for all of them."""

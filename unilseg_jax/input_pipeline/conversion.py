@@ -104,20 +104,19 @@ def read_report(directory: Path) -> tuple[dict[str, SplitCounts], dict[str, Spli
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         return tuple(
-            {split: SplitCounts(**counts) for split, counts in report[key].items()}
-            for key in ("splits", "published")
+            {split: SplitCounts(**counts) for split, counts in report[key].items()} for key in ("splits", "published")
         )
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"no readable report in {str(path)!r} ({error}); prepare the data set again") from None
 
 
 def differences(counts: Mapping[str, SplitCounts], published: Mapping[str, SplitCounts]) -> list[str]:
-    """Says in one line per split and size where the converted counts are off from the published ones."""
+    """Says in one line per split which of the converted counts are off from the published ones."""
     lines = []
     for split, wanted in published.items():
         found = counts.get(split, SplitCounts())
-        for size in ("pictures", "objects", "phrases"):
-            got, want = getattr(found, size), getattr(wanted, size)
-            if got != want:
-                lines.append(f"{split}: {got:,} {size}, {want:,} published")
+        sizes = [(name, getattr(found, name), getattr(wanted, name)) for name in ("pictures", "objects", "phrases")]
+        off = [f"{got:,} of {want:,} {name}" for name, got, want in sizes if got != want]
+        if off:
+            lines.append(f"{split}: {', '.join(off)}")
     return lines

@@ -8,6 +8,8 @@ Every object fits a square box of side `side` around its centre. Outlines are po
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -16,7 +18,7 @@ from jaxtyping import Float, UInt8
 # RGB; neighbours in hue are kept more than 40 degrees apart, save orange, which lies between red and yellow.
 COLOURS = {
     "red": (220, 30, 40),
-    "green": (40, 165, 60),
+    "green": (25, 170, 50),
     "blue": (35, 75, 225),
     "yellow": (250, 225, 40),
     "purple": (155, 45, 190),
@@ -28,7 +30,7 @@ CATEGORIES = (*SHAPES, *PARTS)
 SIZES = ("small", "large")
 TEXTURES = ("plain", "striped", "dotted")
 
-# Parts that do not take the object's colour: dark or pale dull colours, none of which has a name above.
+# RGB of parts that do not take the object's colour: dark or pale dull colours, none of them named above.
 _PART_COLOURS = {
     "window": (205, 225, 232),
     "wheel": (28, 28, 32),
@@ -36,7 +38,12 @@ _PART_COLOURS = {
     "door": (48, 38, 40),
     "trunk": (98, 64, 38),
 }
+# OpenCV takes points as integers in units of a sixteenth of a pixel.
 _FIXED_POINT_BITS = 4
+_FIXED = 2**_FIXED_POINT_BITS
+_GREY = 128.0
+
+Item = TypeVar("Item")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,6 +84,24 @@ class SceneObject(ObjectPlan):
     parts: dict[str, UInt8[np.ndarray, "h w"]]
 
 
+def pick(rng: np.random.Generator, items: Sequence[Item], weights: Sequence[float] | None = None) -> Item:
+    """Returns a random item (an order of magnitude cheaper than the generator's own choice).
+
+    Args:
+        rng: source of randomness.
+        items: at least one.
+        weights: one per item, not all zero; None: all alike.
+    """
+    if weights is None:
+        return items[int(rng.random() * len(items))]
+    rest = rng.random() * sum(weights)
+    for item, weight in zip(items, weights, strict=True):
+        rest -= weight
+        if rest < 0:
+            return item
+    return items[-1]
+
+
 def _ellipse(x: float, y: float, radius: float) -> Float[np.ndarray, "k 2"]:
     angles = np.linspace(0, 2 * math.pi, 24, endpoint=False)
     return np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1)
@@ -94,9 +119,9 @@ def _star() -> Float[np.ndarray, "10 2"]:
 
 # Category → (part, polygons) in drawing order; a shape's only part is called "".
 _OUTLINES: dict[str, tuple[tuple[str, tuple[np.ndarray, ...]], ...]] = {
-    "circle": (("", (_ellipse(0, 0, 0.48),)),),
+    "circle": (("", (_ellipse(0.0, 0.0, 0.48),)),),
     "square": (("", (_box(-0.42, -0.42, 0.42, 0.42),)),),
-    "triangle": (("", (np.array([[0.0, -0.48], [0.46, 0.38], [-0.46, 0.38]]),)),),
+    "triangle": (("", (np.array([[0.0, -0.48], [0.44, 0.36], [-0.44, 0.36]]),)),),
     "star": (("", (_star(),)),),
     "car": (
         (
@@ -116,7 +141,7 @@ _OUTLINES: dict[str, tuple[tuple[str, tuple[np.ndarray, ...]], ...]] = {
     ),
     "tree": (
         ("trunk", (_box(-0.11, 0.1, 0.11, 0.48),)),
-        ("crown", (_ellipse(0, -0.2, 0.28), _ellipse(-0.2, 0.0, 0.23), _ellipse(0.2, 0.0, 0.23))),
+        ("crown", (_ellipse(0.0, -0.2, 0.28), _ellipse(-0.2, 0.0, 0.23), _ellipse(0.2, 0.0, 0.23))),
     ),
 }
 
@@ -128,17 +153,15 @@ def draw_background(rng: np.random.Generator, size: int) -> UInt8[np.ndarray, "s
         rng: source of randomness.
         size: side in pixels.
     """
-    level, slopes = 75 + 110 * rng.random(), 60 * (rng.random(2) - 0.5)
-    steps = np.linspace(-0.5, 0.5, 9, dtype=np.float32)
-    coarse = level + slopes[0] * steps[:, None, None] + slopes[1] * steps[None, :, None]
-    coarse = (
-        coarse + 16 * (rng.random(3) - 0.5) + 34 * (rng.random((9, 9, 1)) - 0.5) + 10 * rng.random((9, 9, 3))
-    )
-    image = cv2.resize(coarse.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
-    image = np.clip(image, 0, 255).astype(np.uint8)
-    lines = (rng.random((2 + int(4 * rng.random()), 5)) * [size, size, size, size, 1]).tolist()
-    for x0, y0, x1, y1, shade in lines:
-        grey = level + 50 * (shade - 0.5)
+    level, slopes = 65 + 90 * rng.random(), 60 * (rng.random(2) - 0.5)
+    steps = np.linspace(-0.5, 0.5, 9)
+    gradient = level + slopes[0] * steps[:, None, None] + slopes[1] * steps[None, :, None]
+    tint, blobs, stains = rng.random(3) - 0.5, rng.random((9, 9, 1)) - 0.5, rng.random((9, 9, 3)) - 0.5
+    coarse = (gradient + 16 * tint + 36 * blobs + 12 * stains).astype(np.uint8)
+    image = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+    lines = rng.random((2 + int(5 * rng.random()), 5)) * [size, size, size, size, 1]
+    for x0, y0, x1, y1, shade in lines.tolist():
+        grey = level + 60 * (shade - 0.5)
         cv2.line(image, (int(x0), int(y0)), (int(x1), int(y1)), (grey, grey, grey), max(1, size // 96))
     return image
 
@@ -160,22 +183,16 @@ def draw_object(
     mirror = 1 if numbers[1] < 0.5 else -1
     jitter = [30 * (number - 0.5) for number in numbers[2:5]]
     turn = np.array([[mirror * math.cos(tilt), mirror * math.sin(tilt)], [-math.sin(tilt), math.cos(tilt)]])
-    scale, shift = (
-        plan.side * 2**_FIXED_POINT_BITS,
-        np.array([plan.x - 0.5, plan.y - 0.5]) * 2**_FIXED_POINT_BITS,
-    )
+    turn, shift = plan.side * _FIXED * turn, _FIXED * np.array([plan.x - 0.5, plan.y - 0.5])
 
     whole = np.zeros((height, width), np.uint8)
     parts: dict[str, np.ndarray] = {}
     for part, polygons in _OUTLINES[plan.category]:
-        colour = _PART_COLOURS.get(part, COLOURS[plan.colour])
-        colour = tuple(
-            min(255.0, max(0.0, c + j)) * (1 - fading) + 128 * fading
-            for c, j in zip(colour, jitter, strict=True)
-        )
+        base = zip(_PART_COLOURS.get(part, COLOURS[plan.colour]), jitter, strict=True)
+        colour = [min(255.0, max(0.0, c + j)) * (1 - fading) + _GREY * fading for c, j in base]
         mask = np.zeros((height, width), np.uint8)
         for polygon in polygons:
-            points = np.rint(polygon @ turn * scale + shift).astype(np.int32)[None]
+            points = np.rint(polygon @ turn + shift).astype(np.int32)[None]
             cv2.fillPoly(mask, points, 1, shift=_FIXED_POINT_BITS)
             cv2.fillPoly(image, points, colour, shift=_FIXED_POINT_BITS)
         for below in parts.values():
@@ -183,50 +200,52 @@ def draw_object(
         whole |= mask
         parts[part] = mask
     if plan.texture in ("striped", "dotted"):
-        pattern = _draw_pattern(plan, height, numbers[5:]) & whole
-        light = tuple(0.3 * c + 0.7 * 255 for c in colour)
-        image[pattern > 0] = light
+        draw_pattern = _draw_stripes if plan.texture == "striped" else _draw_dots
+        white = 255 * (1 - fading) + _GREY * fading
+        image[draw_pattern(plan, height, *numbers[5:7]) & whole > 0] = [0.35 * c + 0.65 * white for c in colour]
     if plan.salient:
-        ring = (
-            cv2.dilate(whole, np.ones((3, 3), np.uint8), iterations=max(1, round(2 * height / 96))) & ~whole
-        )
-        image[ring > 0] = (255, 255, 255)
+        thickness = max(1, round(2 * height / 96))
+        ring = cv2.dilate(whole, np.ones((3, 3), np.uint8), iterations=thickness) - whole
+        image[ring > 0] = 255
     return SceneObject(**vars(plan), mask=whole, parts={} if plan.texture else parts)
 
 
-def _draw_pattern(plan: ObjectPlan, size: int, numbers: list[float]) -> UInt8[np.ndarray, "size size"]:
-    """Returns 1 where stripes or dots fall, over the object's box.
+def _draw_stripes(plan: ObjectPlan, size: int, turn: float, phase: float) -> UInt8[np.ndarray, "size size"]:
+    """Returns 1 where stripes fall over the object's box, in a picture of side `size`.
 
     Args:
         plan: the object.
         size: side of the picture in pixels.
-        numbers: three numbers from 0 to 1: direction and phase.
+        turn: 0 to 1, direction as a share of half a turn.
+        phase: 0 to 1, shift as a share of the period.
     """
     pattern = np.zeros((size, size), np.uint8)
-    unit = size / 96
-    fixed = 2**_FIXED_POINT_BITS
-    reach = 0.75 * plan.side
-    if plan.texture == "striped":
-        angle, period = math.pi * numbers[0], 6.5 * unit
-        along, across = (math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle))
-        for step in range(-math.ceil(reach / period), math.ceil(reach / period) + 1):
-            offset = (step + numbers[1]) * period
-            corners = [
-                (
-                    plan.x - 0.5 + (offset + side) * across[0] + end * along[0],
-                    plan.y - 0.5 + (offset + side) * across[1] + end * along[1],
-                )
-                for side, end in ((0, -reach), (0, reach), (0.36 * period, reach), (0.36 * period, -reach))
-            ]
-            points = np.rint(np.array(corners) * fixed).astype(np.int32)[None]
-            cv2.fillPoly(pattern, points, 1, shift=_FIXED_POINT_BITS)
-        return pattern
-    period, radius = 7.5 * unit, 1.7 * unit
-    count = math.ceil(reach / period)
+    period, reach = 7.0 * size / 96, 0.75 * plan.side
+    cos, sin = math.cos(math.pi * turn), math.sin(math.pi * turn)
+    for step in range(-math.ceil(reach / period), math.ceil(reach / period) + 1):
+        away = (step + phase) * period
+        ends = [(plan.x - away * sin + end * cos, plan.y + away * cos + end * sin) for end in (-reach, reach)]
+        start, stop = [(round(_FIXED * (x - 0.5)), round(_FIXED * (y - 0.5))) for x, y in ends]
+        cv2.line(pattern, start, stop, 1, max(1, round(2.3 * size / 96)), shift=_FIXED_POINT_BITS)
+    return pattern
+
+
+def _draw_dots(plan: ObjectPlan, size: int, right: float, down: float) -> UInt8[np.ndarray, "size size"]:
+    """Returns 1 where dots fall over the object's box, in a picture of side `size`.
+
+    Args:
+        plan: the object.
+        size: side of the picture in pixels.
+        right: 0 to 1, shift as a share of half the period.
+        down: 0 to 1, the same downwards.
+    """
+    pattern = np.zeros((size, size), np.uint8)
+    period, radius = 7.0 * size / 96, round(_FIXED * 1.6 * size / 96)
+    count = math.ceil(0.6 * plan.side / period)
     for row in range(-count, count + 1):
+        y = plan.y - 0.5 + (row + 0.5 * down) * period
         for column in range(-count, count + 1):
-            x = plan.x - 0.5 + (column + 0.5 * (row % 2) + 0.5 * numbers[0]) * period
-            y = plan.y - 0.5 + (row + 0.5 * numbers[1]) * period
-            centre = (round(x * fixed), round(y * fixed))
-            cv2.circle(pattern, centre, round(radius * fixed), 1, -1, shift=_FIXED_POINT_BITS)
+            # Every other row is shifted by half a period.
+            x = plan.x - 0.5 + (column + 0.5 * (row % 2) + 0.5 * right) * period
+            cv2.circle(pattern, (round(_FIXED * x), round(_FIXED * y)), radius, 1, -1, shift=_FIXED_POINT_BITS)
     return pattern

@@ -1,18 +1,19 @@
 """Scenes: pictures drawn on the fly with phrases about them, index → scene, for the quick start.
 
-Differs: the paper trains on about 1.5 million photographs; this stand-in needs no download. Its phrases take the
-forms of the paper's Table 1 ("all {}", "the most salient object", natural expressions), listed with their wordings
-in `unilseg_jax.input_pipeline.scene_phrases`.
+Differs: the paper trains on about 1.5 million photographs; this stand-in needs no download. Its phrases
+take the forms of the paper's Table 1 ("all {}", "the most salient object", natural expressions), listed with
+their wordings in `unilseg_jax.input_pipeline.scene_phrases`.
 
-A scene holds three to five objects that neither touch nor leave the picture. Four of five scenes are built around a
-relation: two objects of the same category and colour stand on opposite sides of a third.
+A scene holds three to five objects that neither touch nor leave the picture. Four of five scenes are built
+around a relation: two objects of the same category and colour stand on opposite sides of a third.
 
-The salient object: where there is one (in most scenes), it is large, vivid and ringed in white, while every other
-object is faded towards grey and has no ring. Where there is none, all objects are vivid and none has a ring.
+The salient object: where there is one (in most scenes), it is large, vivid and ringed in white, while every
+other object is faded towards grey and has no ring. Where there is none, all are vivid and none has a ring.
 """
 
 import dataclasses
 import operator
+from typing import SupportsIndex
 
 import cv2
 import numpy as np
@@ -21,7 +22,6 @@ from jaxtyping import UInt8
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.scene_phrases import KINDS, Phrase, write_phrases
 from unilseg_jax.input_pipeline.scene_shapes import (
-    CATEGORIES,
     COLOURS,
     PARTS,
     SHAPES,
@@ -30,6 +30,7 @@ from unilseg_jax.input_pipeline.scene_shapes import (
     SceneObject,
     draw_background,
     draw_object,
+    pick,
 )
 from unilseg_jax.input_pipeline.triplet import Triplet
 
@@ -37,9 +38,9 @@ __all__ = ["KINDS", "Scene", "SceneSource", "draw_scene"]
 
 MIN_SIZE = 64
 RELATION_SHARE, SALIENT_SHARE = 0.8, 0.75
-_FADING = 0.42
+_FADING = 0.33
 # In pixels of a picture of side 96.
-_GAP, _MARGIN = 3.0, 1.5
+_GAP, _MARGIN = 3.0, 2.0
 _SIDES = {"small": (18.0, 22.0), "large": (30.0, 36.0)}
 _COMPOSED_SIDES = {"small": (21.0, 24.0), "large": (32.0, 38.0)}
 
@@ -63,9 +64,9 @@ class Scene:
 class SceneSource:
     """A random access source of scenes (grain's protocol: length and item).
 
-    Scene `index` is drawn from the counter-based generator Philox with the key (seed, index): it depends on nothing
-    else, and two sources with different seeds share no stream of random numbers, so a held-out source is one
-    with another seed.
+    Scene `index` is drawn from the counter-based generator Philox with the key (seed, index): it depends on
+    nothing else, and two sources with different seeds share no stream of random numbers. So a held-out source
+    is one with another seed.
 
     Attributes:
         num_scenes: how many scenes there are, at least 1.
@@ -82,18 +83,16 @@ class SceneSource:
 
     def __post_init__(self):
         if self.num_scenes < 1:
-            raise UserError(f"num_scenes is {self.num_scenes}, wanted at least 1; ask for some scenes")
+            raise UserError(f"num_scenes is {self.num_scenes}, at least 1 is wanted")
         if not 0 <= self.seed < 2**64:
-            raise UserError(f"the seed of the scenes is {self.seed}, wanted 0 to 2**64 - 1; choose another")
+            raise UserError(f"the scenes' seed is {self.seed}, 0 to 2**64 - 1 is wanted")
         if self.size < MIN_SIZE:
-            raise UserError(
-                f"the size of the scenes is {self.size} pixels, wanted at least {MIN_SIZE}; enlarge it"
-            )
+            raise UserError(f"the scenes' size is {self.size} pixels, at least {MIN_SIZE} is wanted")
 
     def __len__(self) -> int:
         return self.num_scenes
 
-    def __getitem__(self, index: int) -> Triplet:
+    def __getitem__(self, index: SupportsIndex) -> Triplet:
         """Draws scene number `index`.
 
         Raises:
@@ -136,7 +135,7 @@ def draw_scene(seed: int, index: int, size: int = 96) -> Scene:
         plans = _plan_relation(rng, size) if rng.random() < RELATION_SHARE else _plan_freely(rng, size)
     large = [number for number, plan in enumerate(plans) if plan.size == "large"]
     if large and rng.random() < SALIENT_SHARE:
-        number = _pick(rng, large)
+        number = pick(rng, large)
         plans[number] = dataclasses.replace(plans[number], salient=True)
     has_salient = any(plan.salient for plan in plans)
 
@@ -144,11 +143,13 @@ def draw_scene(seed: int, index: int, size: int = 96) -> Scene:
     objects = tuple(
         draw_object(rng, image, plan, _FADING if has_salient and not plan.salient else 0.0) for plan in plans
     )
-    # Soft edges, as a camera has them, then the sensor's noise.
+    phrases = tuple(write_phrases(rng, objects, size))
+    # Soft edges, as a camera has them, then the sensor's noise: last, as it alone takes more random numbers
+    # for a larger picture.
     image = cv2.GaussianBlur(image, (3, 3), 0.6)
-    noise = rng.integers(0, 13, image.shape, np.uint8)
-    image = cv2.subtract(cv2.add(image, noise), np.full_like(image, 6))
-    return Scene(image=image, objects=objects, phrases=tuple(write_phrases(rng, objects, size)))
+    noise = np.frombuffer(rng.bytes(image.size), np.uint8).reshape(image.shape) & 15
+    image = cv2.subtract(cv2.add(image, noise), (7, 7, 7, 0))
+    return Scene(image=image, objects=objects, phrases=phrases)
 
 
 def _union(objects: tuple[SceneObject, ...], phrase: Phrase) -> UInt8[np.ndarray, "h w"]:
@@ -156,33 +157,29 @@ def _union(objects: tuple[SceneObject, ...], phrase: Phrase) -> UInt8[np.ndarray
     return np.bitwise_or.reduce([thing.parts[phrase.part] if phrase.part else thing.mask for thing in chosen])
 
 
-def _pick(rng: np.random.Generator, items):
-    return items[int(rng.random() * len(items))]
-
-
 def _pick_looks(rng: np.random.Generator, composed: float, size: str) -> ObjectPlan:
     """Returns an object without a place; with probability `composed` it is a composed one."""
-    category = _pick(rng, tuple(PARTS) if rng.random() < composed else SHAPES)
+    category = pick(rng, tuple(PARTS) if rng.random() < composed else SHAPES)
     return ObjectPlan(
         category=category,
-        colour=_pick(rng, tuple(COLOURS)),
+        colour=pick(rng, tuple(COLOURS)),
         size=size,
-        texture=None if category in PARTS else _pick(rng, (*TEXTURES, "plain")),
+        texture=None if category in PARTS else pick(rng, (*TEXTURES, "plain")),
     )
 
 
-def _pick_extra(rng: np.random.Generator, others: list[ObjectPlan], composed: float = 0.35) -> ObjectPlan:
-    """Returns a distractor: often it shares its category or its colour with an object that is there already."""
+def _pick_extra(rng: np.random.Generator, others: list[ObjectPlan], composed: float = 0.45) -> ObjectPlan:
+    """Returns a distractor: often it shares its category or its colour with an object already there."""
     looks = _pick_looks(rng, composed, "small" if rng.random() < 0.55 else "large")
-    model, share = _pick(rng, others), rng.random()
+    model, share = pick(rng, others), rng.random()
     if share < 0.35:
         looks = dataclasses.replace(looks, colour=model.colour)
     elif share < 0.7:
-        texture = None if model.category in PARTS else looks.texture or _pick(rng, TEXTURES)
+        texture = None if model.category in PARTS else looks.texture or pick(rng, TEXTURES)
         looks = dataclasses.replace(looks, category=model.category, texture=texture)
     # Never the double of another, or of two objects neither could be named.
     while any((looks.category, looks.colour) == (other.category, other.colour) for other in others):
-        looks = dataclasses.replace(looks, colour=_pick(rng, tuple(COLOURS)))
+        looks = dataclasses.replace(looks, colour=pick(rng, tuple(COLOURS)))
     return looks
 
 
@@ -191,29 +188,20 @@ def _pick_side(rng: np.random.Generator, looks: ObjectPlan, size: int) -> float:
     return (low + (high - low) * rng.random()) * size / 96
 
 
-def _place(
-    rng: np.random.Generator, looks: ObjectPlan, placed: list[ObjectPlan], size: int
-) -> ObjectPlan | None:
+def _place(rng: np.random.Generator, looks: ObjectPlan, placed: list[ObjectPlan], size: int) -> ObjectPlan | None:
     """Returns the object at a random free place; None if none was found."""
     side, unit = _pick_side(rng, looks, size), size / 96
     near = side / 2 + _MARGIN * unit
     for x, y in (near + (size - 2 * near) * rng.random((24, 2))).tolist():
-        if all(
-            max(abs(x - other.x), abs(y - other.y)) >= (side + other.side) / 2 + _GAP * unit
-            for other in placed
-        ):
+        if all(max(abs(x - other.x), abs(y - other.y)) >= (side + other.side) / 2 + _GAP * unit for other in placed):
             return dataclasses.replace(looks, x=x, y=y, side=side)
     return None
 
 
-def _add_extras(
-    rng: np.random.Generator, placed: list[ObjectPlan], count: int, size: int
-) -> list[ObjectPlan]:
+def _add_extras(rng: np.random.Generator, placed: list[ObjectPlan], count: int, size: int) -> list[ObjectPlan]:
     for _ in range(count):
-        extra = _pick_extra(rng, placed) if placed else _pick_looks(rng, 0.6, "large")
-        extra = _place(rng, extra, placed, size) or _place(
-            rng, dataclasses.replace(extra, size="small"), placed, size
-        )
+        extra = _pick_extra(rng, placed) if placed else _pick_looks(rng, 0.7, "large")
+        extra = _place(rng, extra, placed, size) or _place(rng, dataclasses.replace(extra, size="small"), placed, size)
         if extra is not None:
             placed = [*placed, extra]
     return placed
@@ -226,14 +214,12 @@ def _plan_freely(rng: np.random.Generator, size: int) -> list[ObjectPlan]:
 def _plan_relation(rng: np.random.Generator, size: int) -> list[ObjectPlan]:
     """Plans twins on opposite sides of an anchor, and up to two more objects."""
     unit = size / 96
-    sizes = [("small", "small"), ("small", "small"), ("large", "small"), ("large", "large")][
-        int(4 * rng.random())
-    ]
-    first = _pick_looks(rng, 0.3, sizes[0])
+    sizes = [("small", "small"), ("small", "small"), ("large", "small"), ("large", "large")][int(4 * rng.random())]
+    first = _pick_looks(rng, 0.35, sizes[0])
     second = dataclasses.replace(first, size=sizes[1])
     if first.texture and rng.random() < 0.3:
-        second = dataclasses.replace(second, texture=_pick(rng, TEXTURES))
-    anchor = _pick_extra(rng, [first], composed=0.6)
+        second = dataclasses.replace(second, texture=pick(rng, TEXTURES))
+    anchor = _pick_extra(rng, [first], composed=0.7)
     anchor = dataclasses.replace(anchor, size="small" if "large" in sizes else anchor.size)
     trio = [first, anchor, second] if rng.random() < 0.5 else [second, anchor, first]
     sides = [_pick_side(rng, looks, size) for looks in trio]

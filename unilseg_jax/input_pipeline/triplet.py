@@ -108,7 +108,7 @@ class RecordPhrase:
     kind: str
 
 
-def features():  # noqa: ANN201 (a tfds type, and tfds is imported only where it is needed)
+def features():
     """Returns the record's fields as a `tfds.features.FeaturesDict`."""
     import tensorflow_datasets as tfds
 
@@ -230,16 +230,22 @@ def decode_image(encoded: bytes) -> UInt8[np.ndarray, "h w 3"]:
     try:
         with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG", "WEBP", "BMP")) as picture:
             if picture.width * picture.height > MAX_PIXELS:
-                raise UserError(
-                    f"the picture says to be {picture.width} × {picture.height}, at most {MAX_PIXELS} pixels are wanted"
-                )
+                size = f"{picture.width} × {picture.height}"
+                raise UserError(f"the picture says to be {size}, at most {MAX_PIXELS} pixels are wanted")
             return np.asarray(picture.convert("RGB"))
     except UnidentifiedImageError:
         raise UserError("the picture is no JPEG, PNG, WebP or BMP file") from None
     # Pillow reports broken files by many classes: OSError, SyntaxError (PNG), ValueError, struct.error.
     except UserError:
         raise
-    except (Image.DecompressionBombError, struct.error, OSError, SyntaxError, ValueError, LookupError) as error:
+    except (
+        Image.DecompressionBombError,
+        struct.error,
+        OSError,
+        SyntaxError,
+        ValueError,
+        LookupError,
+    ) as error:
         raise UserError(f"the picture is broken: {error}") from None
 
 

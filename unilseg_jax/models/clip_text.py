@@ -7,8 +7,8 @@ the end-of-text word times the text projection.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
 
 from unilseg_jax.models.architecture import TEXT_HEAD_WIDTH, Architecture
 from unilseg_jax.models.layers import MultiHeadAttention, layer_norm
@@ -57,16 +57,12 @@ class ClipText(nn.Module):
         embedding = nn.Embed(
             sizes.vocab_size, width, embedding_init=nn.initializers.normal(0.02), name="token_embedding"
         )
-        positions = self.param(
-            "positional_embedding", nn.initializers.normal(0.01), (sizes.context_length, width)
-        )
+        positions = self.param("positional_embedding", nn.initializers.normal(0.01), (sizes.context_length, width))
         x = (embedding(tokens) + positions[None, : tokens.shape[1]]).astype(self.dtype)
         for index in range(sizes.text_layers):
             x = TextBlock(self.dtype, name=f"resblocks_{index}")(x)
         words = layer_norm("ln_final")(x).astype(self.dtype)
-        projection = self.param(
-            "text_projection", nn.initializers.normal(width**-0.5), (width, sizes.sentence_width)
-        )
+        projection = self.param("text_projection", nn.initializers.normal(width**-0.5), (width, sizes.sentence_width))
         # End of text has the greatest id of the vocabulary.
         ends = jnp.take_along_axis(words, tokens.argmax(axis=-1)[:, None, None], axis=1)[:, 0]
         return words, ends @ projection.astype(self.dtype)

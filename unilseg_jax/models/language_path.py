@@ -6,8 +6,8 @@ position of a query whose content starts at zero, as in the released model.
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from unilseg_jax.models.architecture import HEADS, Architecture
 from unilseg_jax.models.layers import (
@@ -81,9 +81,7 @@ class LanguagePath(nn.Module):
         height, width = memory.shape[2:4]
         memory = memory.reshape(*memory.shape[:2], height * width, sizes.query_width)
         position = jnp.asarray(sine_positions_2d(height, width, sizes.query_width), dtype)[None, None]
-        query = nn.Dense(
-            sizes.query_width, use_bias=False, dtype=dtype, kernel_init=xavier, name="text_proj"
-        )(sentence)
+        query = nn.Dense(sizes.query_width, use_bias=False, dtype=dtype, kernel_init=xavier, name="text_proj")(sentence)
         query = nn.relu(BatchNorm(name="text_proj_norm")(query, train=train)).astype(dtype)[:, :, None]
         content, final_norm, queries = jnp.zeros_like(query), layer_norm("norm"), []
         for index in range(sizes.query_layers):

@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
-from jaxtyping import Array, Bool, Float
 from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
 
 from unilseg_jax.models.architecture import Architecture
 from unilseg_jax.models.layers import StochasticDepth, layer_norm, small_normal
@@ -28,9 +28,7 @@ class WindowAttention(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "b n c"], mask: Bool[np.ndarray, "w n n"] | None
-    ) -> Float[Array, "b n c"]:
+    def __call__(self, x: Float[Array, "b n c"], mask: Bool[np.ndarray, "w n n"] | None) -> Float[Array, "b n c"]:
         """Attends within each window.
 
         Args:
@@ -41,9 +39,7 @@ class WindowAttention(nn.Module):
         qkv = nn.Dense(3 * width, dtype=self.dtype, kernel_init=small_normal, name="qkv")(x)
         q, k, v = rearrange(qkv, "b n (t k d) -> t b k n d", t=3, k=self.heads)
         scores = jnp.einsum("bknd,bkmd->bknm", q * (width // self.heads) ** -0.5, k).astype(jnp.float32)
-        table = self.param(
-            "relative_position_bias_table", small_normal, ((2 * self.window - 1) ** 2, self.heads)
-        )
+        table = self.param("relative_position_bias_table", small_normal, ((2 * self.window - 1) ** 2, self.heads))
         bias = rearrange(table[windows.relative_position_index(self.window)], "n m k -> k n m")
         if mask is None:
             scores = scores + bias[None]
@@ -76,9 +72,7 @@ class SwinBlock(nn.Module):
         if self.shifted:
             y = jnp.roll(y, (-shift, -shift), axis=(1, 2))
             mask = windows.shift_mask(*padded, self.window, shift)
-        y = WindowAttention(self.heads, self.window, self.dtype, name="attn")(
-            windows.partition(y, self.window), mask
-        )
+        y = WindowAttention(self.heads, self.window, self.dtype, name="attn")(windows.partition(y, self.window), mask)
         y = windows.join(y, self.window, *padded)
         if self.shifted:
             y = jnp.roll(y, (shift, shift), axis=(1, 2))
@@ -101,9 +95,9 @@ class PatchMerging(nn.Module):
         x = _pad_to_multiple(x, 2)
         x = rearrange(x, "b (h i) (w j) c -> b h w (j i c)", i=2, j=2)
         x = layer_norm("norm")(x).astype(self.dtype)
-        return nn.Dense(
-            x.shape[-1] // 2, use_bias=False, dtype=self.dtype, kernel_init=small_normal, name="reduction"
-        )(x)
+        return nn.Dense(x.shape[-1] // 2, use_bias=False, dtype=self.dtype, kernel_init=small_normal, name="reduction")(
+            x
+        )
 
 
 class Swin(nn.Module):
@@ -126,7 +120,12 @@ class Swin(nn.Module):
         sizes = self.architecture
         x = _pad_to_multiple(images.astype(self.dtype), 4)
         x = nn.Conv(
-            sizes.embed_dim, (4, 4), (4, 4), "VALID", dtype=self.dtype, kernel_init=small_normal,
+            sizes.embed_dim,
+            (4, 4),
+            (4, 4),
+            "VALID",
+            dtype=self.dtype,
+            kernel_init=small_normal,
             name="patch_embed_proj",
         )(x)
         x = layer_norm("patch_embed_norm")(x).astype(self.dtype)
@@ -135,7 +134,11 @@ class Swin(nn.Module):
         for level, (depth, heads) in enumerate(zip(sizes.depths, sizes.num_heads, strict=True)):
             for index in range(depth):
                 x = SwinBlock(
-                    heads, sizes.window_size, index % 2 == 1, rates[block], self.dtype,
+                    heads,
+                    sizes.window_size,
+                    index % 2 == 1,
+                    rates[block],
+                    self.dtype,
                     name=f"layers_{level}_blocks_{index}",
                 )(x, train=train)
                 block += 1

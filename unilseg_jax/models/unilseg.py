@@ -6,8 +6,8 @@ Differs: see the modules of the boxes; all follow the released model.
 import flax.linen as nn
 import flax.struct
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
 
 from unilseg_jax import shapes
 from unilseg_jax.models.architecture import Architecture
@@ -61,16 +61,12 @@ class UniLSeg(nn.Module):
         else:
             self.sentence_proj = nn.Dense(sizes.query_width, dtype=self.dtype, kernel_init=xavier)
 
-    def encode_image(
-        self, images: Float[Array, "b h w 3"], *, train: bool = False
-    ) -> list[Float[Array, "b _h _w _c"]]:
+    def encode_image(self, images: Float[Array, "b h w 3"], *, train: bool = False) -> list[Float[Array, "b _h _w _c"]]:
         """Returns levels 1 to 4 of normalised images; what every prompt shares."""
         shapes.level_sizes(*images.shape[1:3])
         return self.image_encoder(images, train=train)
 
-    def encode_text(
-        self, tokens: Int[Array, "b p l"]
-    ) -> tuple[Float[Array, "b p l d"], Float[Array, "b p s"]]:
+    def encode_text(self, tokens: Int[Array, "b p l"]) -> tuple[Float[Array, "b p l d"], Float[Array, "b p s"]]:
         """Returns `word_features` and `sentence_feature` of tokenised phrases."""
         words, sentence = self.text_encoder(tokens.reshape(-1, tokens.shape[-1]))
         return words.reshape(*tokens.shape, -1), sentence.reshape(*tokens.shape[:2], -1)
@@ -100,9 +96,7 @@ class UniLSeg(nn.Module):
         else:
             queries = self.sentence_proj(sentence)[None]
         mask_features = jnp.broadcast_to(mask_features, (*tokens.shape[:2], *mask_features.shape[2:]))
-        logits = jnp.einsum(
-            "qbpm,bphwm->qbphw", queries, mask_features, preferred_element_type=jnp.float32
-        )
+        logits = jnp.einsum("qbpm,bphwm->qbphw", queries, mask_features, preferred_element_type=jnp.float32)
         features = {
             "swin": maps,
             "words": words,
@@ -114,9 +108,7 @@ class UniLSeg(nn.Module):
         }
         return Output(layer_logits=logits, features=features)
 
-    def __call__(
-        self, images: Float[Array, "b h w 3"], tokens: Int[Array, "b p l"], *, train: bool = False
-    ) -> Output:
+    def __call__(self, images: Float[Array, "b h w 3"], tokens: Int[Array, "b p l"], *, train: bool = False) -> Output:
         """Segments images by their prompts.
 
         Args:

@@ -6,12 +6,12 @@ as in the released model.
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
 from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
 
 from unilseg_jax import shapes
 from unilseg_jax.models.architecture import HEADS, Architecture
-from unilseg_jax.models.layers import AddAndNorm, ConvNormRelu, FeedForward, MultiHeadAttention
+from unilseg_jax.models.layers import AddAndNorm, ConvNormRelu, FeedForward, MultiHeadAttention, WordAttention
 from unilseg_jax.ops.positions import sine_positions_1d, sine_positions_2d
 from unilseg_jax.ops.resize import resize_bilinear
 
@@ -54,11 +54,9 @@ class MultiModalBlock(nn.Module):
             keys[:, :, : size[0] * size[1]], keys, with_words(cells), may_look, train=train
         )
         heard = resize_bilinear(heard.reshape(-1, *size, channels), (height, width))
-        cells = AddAndNorm(self.dropout, self.dtype, name="residual1")(
-            cells, heard.reshape(cells.shape), train=train
-        )
-        heard = MultiHeadAttention(HEADS, self.dropout, self.dtype, name="cross_attn")(
-            cells + position, words + word_position, words, is_word[:, :, None, :], train=train
+        cells = AddAndNorm(self.dropout, self.dtype, name="residual1")(cells, heard.reshape(cells.shape), train=train)
+        heard = WordAttention(HEADS, self.dropout, self.dtype, name="cross_attn")(
+            cells + position, words + word_position, words, is_word, train=train
         )
         cells = AddAndNorm(self.dropout, self.dtype, name="residual2")(cells, heard, train=train)
         heard = FeedForward(self.ffn_width, self.dropout, self.dtype, name="ffn")(cells, train=train)

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 
 from unilseg_jax.errors import UserError
 
-# A coordinate further out than this is a broken annotation; rasterising it would take memory per pixel of edge.
+# A coordinate further out than this is a broken annotation; rasterising it takes memory per pixel of edge.
 MAX_COORDINATE = 1e5
 
 
@@ -52,7 +52,7 @@ def polygons_to_mask(polygons: Sequence, height: int, width: int) -> UInt8[np.nd
         check_polygon(polygon)
     # One at a time: a list whose first polygon has 4 numbers would be read as boxes.
     parts = [coco_mask.frPyObjects([list(polygon)], height, width)[0] for polygon in polygons]
-    return coco_mask.decode(coco_mask.merge(parts))
+    return rle_to_mask(coco_mask.merge(parts)["counts"], height, width)
 
 
 def mask_to_rle(mask: UInt8[np.ndarray, "h w"]) -> bytes:
@@ -69,7 +69,7 @@ def rle_runs(counts: bytes) -> Int64[np.ndarray, " runs"]:
     symbols = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
     if not symbols.size or symbols.min() < 0 or symbols.max() > 63:
         raise UserError("the run lengths are not a compressed COCO string")
-    # A number is 5 bits per symbol, the lowest first; bit 6 says that more follow, bit 5 of the last is the sign.
+    # A number is 5 bits per symbol, the lowest first; bit 6: more follow; bit 5 of the last: the sign.
     last = (symbols & 32) == 0
     ends = np.flatnonzero(last)
     if not last[-1]:
@@ -87,9 +87,7 @@ def rle_runs(counts: bytes) -> Int64[np.ndarray, " runs"]:
     return runs
 
 
-def runs_to_mask(
-    runs: Int64[np.ndarray, " runs"] | Sequence, height: int, width: int
-) -> UInt8[np.ndarray, "h w"]:
+def runs_to_mask(runs: Int64[np.ndarray, " runs"] | Sequence, height: int, width: int) -> UInt8[np.ndarray, "h w"]:
     """Draws run lengths.
 
     Args:
@@ -104,9 +102,8 @@ def runs_to_mask(
         raise UserError("the run lengths hold something that is no whole number")
     runs = np.asarray(runs, np.int64)
     if runs.size == 0 or runs.min() < 0 or runs.max() > height * width or runs.sum() != height * width:
-        raise UserError(
-            f"the run lengths cover {int(runs.sum())} pixels, {height * width} ({height} × {width}) are wanted"
-        )
+        wanted = f"{height * width} ({height} × {width}) are wanted"
+        raise UserError(f"the run lengths cover {int(runs.sum())} pixels, {wanted}")
     values = np.zeros(runs.size, np.uint8)
     values[1::2] = 1
     return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)

@@ -26,7 +26,5 @@ def sine_positions_2d(height: int, width: int, channels: int) -> Float32[np.ndar
     half = channels // 2
     rows = _encode((np.arange(1, height + 1) - 0.5) / (height + 1e-6) * 2 * np.pi, half)
     columns = _encode((np.arange(1, width + 1) - 0.5) / (width + 1e-6) * 2 * np.pi, half)
-    grid = np.concatenate(
-        [np.repeat(rows[:, None], width, axis=1), np.repeat(columns[None], height, axis=0)], axis=-1
-    )
+    grid = np.concatenate([np.repeat(rows[:, None], width, axis=1), np.repeat(columns[None], height, axis=0)], axis=-1)
     return grid.reshape(height * width, channels).astype(np.float32)

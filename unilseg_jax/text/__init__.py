@@ -1,1 +1,1 @@
-"""text"""
+"""From phrases to token ids."""

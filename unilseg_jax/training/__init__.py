@@ -1,1 +1,1 @@
-"""training"""
+"""Training: state, step, optimiser, sharding, checkpoints, logs."""

@@ -1,0 +1,52 @@
+"""RefCOCO, RefCOCO+ or RefCOCOg: referring segmentation (paper section 4.1 and Table 2).
+
+    python -m unilseg_jax.prepare refcoco --raw DIR --out prepared
+    python -m unilseg_jax.train --config configs/finetune_refcoco.py --workdir runs/refcoco \
+        --config.init.model=UniLSeg20_no_finetune.pth
+
+One GPU of 80 GB or more. Another set: --config.input.source.name=refcoco/refcocog and the same under
+evals.val.source. The paper starts from its stage 2; from published encoders instead:
+--config.init.swin=swin_base_patch4_window7_224_22k.pth --config.init.clip=ViT-B-16.pt
+
+The same file for a look at real data on a CPU: --config=configs/finetune_refcoco.py:small
+"""
+
+from unilseg_jax.config import base_config, dataset_source, evaluation
+
+
+def get_config(size: str = "base"):
+    """Returns the config: `base` is the paper's, `small` a small model from scratch at 96 px."""
+    config = base_config()
+    config.input.source = dataset_source("refcoco/refcoco", data_dir="prepared", split="train")
+    config.input.size = 480
+    config.input.batch_size = 32
+    config.input.prompts = 1
+    config.input.workers = 8
+    config.optim.learning_rate = 1e-4
+    config.steps = 20_000
+    config.evals.val = evaluation(
+        dataset_source("refcoco/refcoco", data_dir="prepared", split="val"), every=2_000, shuffled=True
+    )
+    config.checkpoint_every = 1_000
+    if size == "small":
+        config.model.update(
+            embed_dim=32,
+            depths=(2, 2, 2, 2),
+            num_heads=(1, 2, 4, 8),
+            window_size=6,
+            text_width=64,
+            text_layers=2,
+            sentence_width=64,
+            query_width=32,
+            query_layers=2,
+            ffn_width=128,
+        )
+        config.input.update(size=96, batch_size=8, workers=0)
+        config.optim.update(learning_rate=5e-4, warmup_steps=20, lr_scales=((".*", 1.0),), clip_norm=1.0)
+        config.steps = 150
+        config.checkpoint_every = 50
+        config.evals.val.update(every=50, batch_size=4)
+        config.log_every = 10
+    elif size != "base":
+        raise ValueError(f"no size {size!r}; wanted 'base' or 'small'")
+    return config

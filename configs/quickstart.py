@@ -1,0 +1,47 @@
+"""A small model from scratch, on scenes drawn on the fly.
+
+    python -m unilseg_jax.train --config configs/quickstart.py --workdir runs/quickstart
+
+2 CPU cores: about 5 minutes. Expected on held-out scenes: see the table in README.md.
+"""
+
+from unilseg_jax.config import base_config, evaluation, scenes_source
+
+SIZE = 64  # px, side of a scene and of the network's square
+
+
+def get_config():
+    """Returns the config."""
+    config = base_config()
+    config.steps = 1200
+    config.model.update(
+        embed_dim=32,
+        depths=(2, 2, 2, 2),
+        num_heads=(1, 2, 4, 8),
+        window_size=4,
+        text_width=64,
+        text_layers=2,
+        sentence_width=64,
+        word_len=14,
+        query_width=32,
+        query_layers=2,
+        ffn_width=128,
+        dropout=0.0,  # every scene is new: there is nothing to overfit to
+        stochastic_depth=0.0,
+    )
+    config.input.source = scenes_source(num_scenes=1_000_000, seed=0, size=SIZE)
+    config.input.size = SIZE
+    config.input.batch_size = 16
+    config.input.prompts = 4
+    config.optim.learning_rate = 1e-3
+    config.optim.warmup_steps = 50
+    config.optim.decay_at = (0.7, 0.9)
+    config.optim.decay_factor = 0.3
+    config.optim.clip_norm = 1.0
+    config.optim.lr_scales = ((".*", 1.0),)  # from scratch: no backbone to spare
+    config.evals.held_out = evaluation(
+        scenes_source(num_scenes=300, seed=1, size=SIZE), shuffled=True, batch_size=16, prompts=4
+    )
+    config.log_every = 20
+    config.checkpoint_every = 200
+    return config

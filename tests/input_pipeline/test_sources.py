@@ -1,0 +1,113 @@
+"""Prepared data sets as sources, in this process and in others."""
+
+import multiprocessing
+import pickle
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import grain
+import numpy as np
+import pytest
+
+from unilseg_jax import prepare
+from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline import sources
+
+SYNTHETIC = Path(__file__).resolve().parents[1] / "data" / "refer_synthetic.py"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    """A folder with the prepared imitations of RefCOCO and RefCOCOg."""
+    make_refer_folder = runpy.run_path(str(SYNTHETIC))["make_refer_folder"]
+    raw, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("out")
+    make_refer_folder(raw, "refcoco", "unc")
+    make_refer_folder(raw, "refcocog", "umd")
+    prepare.main(["refcoco", "--raw", str(raw), "--out", str(out)])
+    return out
+
+
+def test_source_gives_decoded_triplets(prepared):
+    source = sources.open_source("refcoco", data_dir=prepared, split="val")
+    assert len(source) == 1
+    sample = source[0]
+    assert sample.image_id == "COCO_train2014_000000000101"
+    assert sample.phrases == ("left box", "the box on the left", "right box", "the box on the right")
+    assert sample.mask_index == (0, 0, 1, 1)
+    assert set(sample.kinds) == {"referring"}
+    # Two rectangles of 12 × 12 that overlap on 4 columns.
+    assert sample.masks.sum(axis=(1, 2)).tolist() == [240, 240]
+    assert sample.masks[0, 10:22, 5:25].all()
+    with pytest.raises(IndexError):
+        source[1]
+
+
+def test_name_selects_the_configuration(prepared):
+    assert sources.open_source("refcoco/refcocog", data_dir=prepared, split="test").directory.parts[-2] == "refcocog"
+    assert sources.open_source("refcoco", data_dir=prepared, split="testA").directory.parts[-2] == "refcoco"
+
+
+def read_first(source: sources.TripletSource) -> float:
+    return float(source[0].image.mean())
+
+
+def test_source_reads_in_a_worker_process(prepared):
+    source = sources.open_source("refcoco", data_dir=prepared, split="train")
+    wanted = read_first(source)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(read_first, (source,)) == wanted
+
+
+def test_pickled_source_is_small_and_unopened(prepared):
+    source = sources.open_source("refcoco", data_dir=prepared, split="train")
+    assert source._opened is not None
+    data = pickle.dumps(source)
+    assert len(data) < 2000
+    copy = pickle.loads(data)
+    assert copy._opened is None
+    np.testing.assert_array_equal(copy[0].masks, source[0].masks)
+
+
+def test_grain_takes_the_source(prepared):
+    source = sources.open_source("refcoco", data_dir=prepared, split="train")
+    dataset = grain.MapDataset.source(source).map(lambda sample: sample.phrases[0]).repeat(2)
+    assert list(dataset) == ["left box", "left box"]
+
+
+def test_missing_data_set_names_the_command(tmp_path):
+    with pytest.raises(UserError, match=r"unilseg_jax\.prepare refcoco --config refcocog --raw DIR --out") as caught:
+        sources.open_source("refcoco/refcocog", data_dir=tmp_path / "nowhere", split="val")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_split_is_named(prepared):
+    with pytest.raises(UserError, match="no split 'testC'; it has train, val, testA, testB"):
+        sources.open_source("refcoco", data_dir=prepared, split="testC")
+
+
+def test_unfinished_conversion_is_not_opened(prepared, tmp_path):
+    finished = prepared / "refcoco" / "refcoco" / "1.0.0"
+    unfinished = tmp_path / "refcoco" / "refcoco" / "incomplete.ABC_1.0.0"
+    unfinished.mkdir(parents=True)
+    for file in finished.iterdir():
+        (unfinished / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(UserError, match="no prepared data set"):
+        sources.open_source("refcoco", data_dir=tmp_path, split="train")
+
+
+def test_folder_of_another_schema_version_is_refused(prepared, tmp_path):
+    other = tmp_path / "refcoco" / "refcoco" / "2.0.0"
+    other.mkdir(parents=True)
+    (other / "dataset_info.json").write_text("{}")
+    with pytest.raises(UserError, match="another schema version"):
+        sources.open_source("refcoco", data_dir=tmp_path, split="train")
+
+
+def test_import_loads_neither_tfds_nor_tensorflow():
+    code = (
+        "import sys, unilseg_jax.prepare, unilseg_jax.input_pipeline.sources; "
+        "assert not {'tensorflow', 'tensorflow_datasets', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=SYNTHETIC.parents[2])

@@ -1,0 +1,90 @@
+"""The command that reads a released file."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from random_models import TINY, random_released
+from safetensors.numpy import save_file
+
+from unilseg_jax.convert import main
+from unilseg_jax.errors import run_command
+from unilseg_jax.interop.torch_import import load_released
+from unilseg_jax.training.checkpoint import load_pretrained
+
+
+def fails(capsys, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        run_command(main, [str(argument) for argument in arguments])
+    assert caught.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert "Traceback" not in message
+    return message
+
+
+def assert_same(found, wanted):
+    assert (type(found), found.keys()) == (type(wanted), wanted.keys())
+    for name, value in wanted.items():
+        if isinstance(value, dict):
+            assert_same(found[name], value)
+        else:
+            np.testing.assert_array_equal(found[name], value, strict=True)
+
+
+def test_a_released_file_becomes_a_model_directory(tmp_path, capsys):
+    path = tmp_path / "in.safetensors"
+    save_file(random_released(), path)
+    main(["--input", str(path), "--output", str(tmp_path / "out"), "--word-len", "9", "--input-size", "64"])
+    assert f"wrote {tmp_path / 'out'}" in capsys.readouterr().out
+    found, wanted = load_pretrained(tmp_path / "out"), load_released(path, word_len=9)
+    assert (found.architecture, found.input_size) == (wanted.architecture, 64)
+    assert_same(found.variables, wanted.variables)
+    assert_same(found.carried, wanted.carried)
+
+
+def test_differences_are_listed_and_nothing_is_written(tmp_path, capsys):
+    tensors = random_released() | {"extra": np.ones(3, np.float32)}
+    del tensors["backbone.ln_final.bias"]
+    tensors["fusion_proj.bias"] = np.ones(3, np.float32)
+    save_file(tensors, tmp_path / "in.safetensors")
+    message = fails(capsys, "--input", tmp_path / "in.safetensors", "--output", tmp_path / "out")
+    for said in ("missing: backbone.ln_final.bias", "surplus: extra", "fusion_proj.bias, found float32 (3,)"):
+        assert said in message
+    assert [path.name for path in tmp_path.iterdir()] == ["in.safetensors"]
+
+
+def test_bad_arguments_cost_one_line(tmp_path, capsys):
+    (tmp_path / "in.safetensors").write_bytes(b"")
+    good = "--input", tmp_path / "in.safetensors"
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    for arguments, said in (
+        ((), "required: --input, --output"),
+        ((*good, "--output", "x", "--outpt", "y"), "unrecognized arguments: --outpt"),
+        ((*good, "--output", tmp_path / "full"), "exists and is not empty"),
+        (("--input", tmp_path / "absent", "--output", "x"), "no such checkpoint"),
+        (("--input", tmp_path, "--output", "x"), "is a folder"),
+        ((*good, "--output", tmp_path / "x"), "is empty"),
+        ((*good, "--output", "x", "--word-len", "0"), "'0' is not a whole number of at least 1"),
+    ):
+        message = fails(capsys, *arguments)
+        assert said in message
+        assert message.count("\n") == 1
+
+
+def test_the_command_needs_no_accelerator_library_to_refuse_a_flag():
+    code = (
+        "import sys; from unilseg_jax.convert import main\n"
+        "try: main(['--no-such'])\n"
+        "except SystemExit: print('jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_phrases_cannot_be_longer_than_the_position_table(tmp_path, capsys):
+    save_file(random_released(), tmp_path / "in.safetensors")
+    arguments = "--input", tmp_path / "in.safetensors", "--output", tmp_path / "out"
+    assert f"3 to {TINY.context_length}" in fails(capsys, *arguments, "--word-len", "21")

@@ -1,0 +1,153 @@
+"""The config of a run: its keys with their defaults, and how a command reads one."""
+
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict, config_flags
+
+from unilseg_jax.errors import UserError
+from unilseg_jax.models.architecture import SWIN_SIZES, Architecture
+
+
+def base_config() -> ConfigDict:
+    """Returns every key of a run with the released model's sizes and the paper's recipe (section 4.1)."""
+    config = ConfigDict()
+    config.seed = 0
+    config.steps = 10_000
+    config.model = ConfigDict(Architecture().__dict__)
+    config.dtype = "float32"  # or bfloat16: what matrix products compute in
+
+    # Where the first weights come from; nothing given is training from scratch.
+    config.init = ConfigDict({"model": "", "swin": "", "clip": ""})
+
+    config.input = ConfigDict()
+    config.input.source = scenes_source(num_scenes=100_000, seed=0, size=96)
+    config.input.size = 480  # px, side of the network's square
+    config.input.resize = "stretch"  # the paper; or letterbox, as released
+    config.input.batch_size = 16  # pictures
+    config.input.prompts = 1  # phrases per picture
+    config.input.threads = 2
+    config.input.workers = 0
+
+    config.loss = ConfigDict({"bce_weight": 1.0, "dice_weight": 1.0, "auxiliary_weight": 1.0})
+
+    config.optim = ConfigDict()
+    config.optim.learning_rate = 1e-4
+    config.optim.warmup_steps = 0
+    config.optim.decay_at = (2 / 3,)  # shares of the run
+    config.optim.decay_factor = 0.1
+    config.optim.clip_norm = 0.0  # 0: off
+    config.optim.lr_scales = (("image_encoder/", 0.1), (".*", 1.0))  # first match counts
+
+    # Evaluations by name; `every` 0 runs one only at the end.
+    config.evals = ConfigDict()
+    config.log_every = 10
+    config.checkpoint_every = 1000
+    config.checkpoints_kept = 2
+    config.pictures = 8  # drawn per evaluation
+    return config
+
+
+def scenes_source(*, num_scenes: int, seed: int, size: int) -> ConfigDict:
+    """Returns the source of scenes drawn on the fly; another seed gives other scenes."""
+    return ConfigDict({"name": "scenes", "num_scenes": num_scenes, "seed": seed, "size": size})
+
+
+def dataset_source(name: str, *, data_dir: str, split: str) -> ConfigDict:
+    """Returns the source of a prepared data set, such as `refcoco` or `refcoco/refcocog`."""
+    return ConfigDict({"name": name, "data_dir": data_dir, "split": split})
+
+
+def evaluation(source: ConfigDict, *, every: int = 0, shuffled: bool = False, **changes) -> ConfigDict:
+    """Returns an entry of `config.evals`.
+
+    Args:
+        source: what is judged.
+        every: steps between evaluations during training; 0 only at the end.
+        shuffled: also ask with phrases of other pictures, at the end.
+        **changes: any of `batch_size`, `prompts`, `resize`, `threshold`, `max_images` (0: all).
+    """
+    entry = ConfigDict({"source": source, "every": every, "shuffled": shuffled})
+    entry.update({"batch_size": 8, "prompts": 4, "resize": "stretch", "threshold": 0.5, "max_images": 0, **changes})
+    return entry
+
+
+def use_swin(config: ConfigDict, size: str) -> None:
+    """Gives `config.model` an image encoder of a published size: a key of `SWIN_SIZES`."""
+    config.model.update(SWIN_SIZES[size])
+
+
+def architecture_of(config: ConfigDict) -> Architecture:
+    """Returns the model's sizes.
+
+    Raises:
+        UserError: they do not fit together.
+    """
+    try:
+        return Architecture(**config.model.to_dict())
+    except ValueError as error:
+        raise UserError(f"config.model: {error}") from error
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses values that would fail late.
+
+    Raises:
+        UserError: names the key, its value and what is wanted.
+    """
+    architecture_of(config)
+    positive = {
+        "steps": config.steps,
+        "input.batch_size": config.input.batch_size,
+        "input.prompts": config.input.prompts,
+        "input.size": config.input.size,
+        "log_every": config.log_every,
+        "checkpoint_every": config.checkpoint_every,
+        "checkpoints_kept": config.checkpoints_kept,
+        "optim.learning_rate": config.optim.learning_rate,
+    }
+    for key, value in positive.items():
+        if value <= 0:
+            raise UserError(f"config.{key} = {value} must be greater than 0")
+    for key, value in [("input.resize", config.input.resize)] + [
+        (f"evals.{name}.resize", entry.resize) for name, entry in config.evals.items()
+    ]:
+        if value not in ("letterbox", "stretch"):
+            raise UserError(f"config.{key} = {value!r} must be 'letterbox' or 'stretch'")
+    if config.dtype not in ("float32", "bfloat16"):
+        raise UserError(f"config.dtype = {config.dtype!r} must be 'float32' or 'bfloat16'")
+    if config.init.model and (config.init.swin or config.init.clip):
+        raise UserError("config.init: give either model (a whole one) or swin and clip, not both")
+
+
+def parse_flags(argv: Sequence[str]) -> tuple[ConfigDict, str]:
+    """Reads `--config FILE --workdir DIR [--config.key=value …]`.
+
+    Args:
+        argv: the arguments after the program's name.
+
+    Returns:
+        The resolved config, checked, and the working directory.
+
+    Raises:
+        UserError: a flag, key or value that cannot be used.
+    """
+    from absl import flags
+
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", help_string="config file", flag_values=values)
+    flags.DEFINE_string("workdir", None, "where the run's files go", flag_values=values)
+    try:
+        rest = values(["train", *argv])[1:]
+        config = values.config
+    except FileNotFoundError as error:
+        raise UserError(f"no such config file: {error.filename or error}; see the folder configs/") from error
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        lines = [line for line in str(error).strip().strip("'\"").splitlines() if line.strip()]
+        raise UserError(f"bad flag or config key: {lines[0] if lines else error!r}") from error
+    if rest:
+        raise UserError(f"unexpected argument {rest[0]!r}; wanted --config FILE --workdir DIR [--config.key=value …]")
+    if config is None or not values.workdir:
+        missing = "--config FILE" if config is None else "--workdir DIR"
+        raise UserError(f"{missing} is missing; wanted --config FILE --workdir DIR [--config.key=value …]")
+    check(config)
+    return config, values.workdir

@@ -1,0 +1,108 @@
+"""Draws masks over their picture, with the phrases as a legend below."""
+
+import colorsys
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+_TINT = 0.5
+# Distinct also to colour-blind eyes; further colours are spread over the hues.
+_COLOURS = ((230, 60, 40), (30, 120, 220), (245, 190, 20), (20, 160, 100), (200, 90, 190), (90, 200, 240))
+_GOLDEN = 0.61803
+_LEAST_WIDTH = 320
+
+
+def colour_of(prompt: int) -> tuple[int, int, int]:
+    """Returns the RGB colour of prompt number `prompt`."""
+    if prompt < len(_COLOURS):
+        return _COLOURS[prompt]
+    hue = (prompt * _GOLDEN) % 1.0
+    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, 0.9))
+
+
+def tint(
+    image: UInt8[np.ndarray, "h w 3"], masks: Bool[np.ndarray, "p h w"], line: int = 2
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Tints each mask in its prompt's colour and draws its outline; the last prompts lie on top.
+
+    Args:
+        image: RGB.
+        masks: one per prompt, at the picture's size.
+        line: width of the outlines in pixels.
+    """
+    out = image.copy()
+    for prompt, mask in enumerate(masks):
+        colour = np.array(colour_of(prompt), np.float32)
+        out[mask] = ((1 - _TINT) * out[mask] + _TINT * colour).round().astype(np.uint8)
+    for prompt, mask in enumerate(masks):
+        outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(out, outlines, -1, colour_of(prompt), line)
+    return out
+
+
+def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
+    """Returns `text` on one line, cut with an ellipsis where it is wider than `width` pixels."""
+    text = " ".join(text.split())
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."
+
+
+def legend(
+    phrases: Sequence[str], found: Sequence[bool], width: int, text_size: int
+) -> UInt8[np.ndarray, "h2 {width} 3"]:
+    """Returns a strip with a line per prompt: its colour, its phrase, and a note if nothing was found.
+
+    Args:
+        phrases: one per prompt.
+        found: whether the prompt's mask has any pixel.
+        width: of the strip, in pixels.
+        text_size: in pixels.
+    """
+    font = ImageFont.load_default(size=text_size)
+    step, margin = round(1.6 * text_size), round(0.4 * text_size)
+    strip = Image.new("RGB", (width, step * len(phrases) + 2 * margin), "white")
+    draw = ImageDraw.Draw(strip)
+    left = 2 * margin + text_size
+    for prompt, (phrase, seen) in enumerate(zip(phrases, found, strict=True)):
+        top = margin + prompt * step + (step - text_size) // 2
+        draw.rectangle((margin, top, margin + text_size, top + text_size), colour_of(prompt), "black")
+        note = "" if seen else "  (nothing found)"
+        room = width - left - margin - font.getlength(note)
+        middle = top + text_size / 2
+        words = _fitted(phrase, font, room)
+        draw.text((left, middle), words, fill="black", font=font, anchor="lm")
+        if note:
+            draw.text((left + font.getlength(words), middle), note, fill=(130, 130, 130), font=font, anchor="lm")
+    return np.asarray(strip)
+
+
+def draw_overlay(
+    image: UInt8[np.ndarray, "h w 3"], masks: Bool[np.ndarray, "p h w"], phrases: Sequence[str]
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """Returns the picture with tinted masks and, below it, the phrases with their colours.
+
+    A picture narrower than 320 px is enlarged first, so that the phrases can be read.
+
+    Args:
+        image: RGB.
+        masks: one per prompt, at the picture's size.
+        phrases: one per prompt.
+    """
+    factor = -(-_LEAST_WIDTH // image.shape[1]) if image.shape[0] < 4 * _LEAST_WIDTH else 1
+    if factor > 1:
+        image = image.repeat(factor, axis=0).repeat(factor, axis=1)
+        masks = masks.repeat(factor, axis=1).repeat(factor, axis=2)
+    width = image.shape[1]
+    text_size = min(max(14, width // 40), 64)
+    found = [bool(mask.any()) for mask in masks]
+    strip = legend(phrases, found, max(width, _LEAST_WIDTH), text_size)
+    picture = tint(image, masks, line=max(2, min(image.shape[:2]) // 250))
+    right = strip.shape[1] - width
+    picture = np.pad(picture, ((0, 0), (0, right), (0, 0)), constant_values=255)
+    return np.concatenate([picture, strip])

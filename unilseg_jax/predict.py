@@ -1,0 +1,234 @@
+"""Command: segments pictures by phrases; writes masks, overlays and predictions.json.
+
+Usage: python -m unilseg_jax.predict --checkpoint C --image I [--image J ...] --phrase P [--phrase Q ...]
+    --output DIR [--resize letterbox|stretch] [--threshold T]
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import sys
+import tempfile
+import unicodedata
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from unilseg_jax.command_line import OneLineParser
+from unilseg_jax.errors import UserError, run_command
+from unilseg_jax.input_pipeline.images import read_image
+from unilseg_jax.ops.masks import mask_to_rle
+from unilseg_jax.ops.overlay import draw_overlay
+from unilseg_jax.text.tokenizer import PhraseCutWarning, encode, kept_text
+
+RESULTS_FILE = "predictions.json"
+_NAME_LENGTH = 60
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Checks everything that can be checked, loads the model, then segments picture by picture.
+
+    Raises:
+        UserError: a picture, a phrase, the checkpoint or the output folder cannot be used.
+    """
+    arguments = _parser().parse_args(argv)
+    output = Path(arguments.output)
+    _check(arguments)
+
+    # Imported here: JAX takes seconds, a mistake in the arguments should not.
+    from unilseg_jax.segmenter import Segmenter
+
+    segmenter = Segmenter.from_pretrained(arguments.checkpoint)
+    _warn_of_cut_phrases(arguments.phrase, segmenter.architecture.word_len)
+    taken = {path.name.casefold() for path in map(Path, arguments.image) if _same(path.parent, output)}
+    taken.add(RESULTS_FILE)
+    entries: list[dict] = []
+    console = Console(stderr=True)
+    several = len(arguments.image) > 1
+    for path in track(arguments.image, "pictures", console=console, disable=not several):
+        entries += _segment_picture(segmenter, path, arguments, output, taken)
+    with _replacing(output / RESULTS_FILE) as temporary:
+        report = {"checkpoint": arguments.checkpoint, "predictions": entries}
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    _print_table(entries, output)
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(prog="python -m unilseg_jax.predict", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="C",
+        help="a .pth or .safetensors file, the directory of a training run, or what convert wrote",
+    )
+    parser.add_argument("--image", required=True, action="append", metavar="I", help="a picture; repeatable")
+    parser.add_argument("--phrase", required=True, action="append", metavar="P", help="a phrase; repeatable")
+    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write to")
+    parser.add_argument(
+        "--resize",
+        choices=("letterbox", "stretch"),
+        default="letterbox",
+        help="how the picture becomes square: as released (default), or as in the paper",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=_threshold,
+        metavar="T",
+        help="probability above which a pixel belongs to the mask (default: 0.35 letterbox, 0.5 stretch)",
+    )
+    return parser
+
+
+def _threshold(text: str) -> float:
+    """Returns a number strictly between 0 and 1."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuses what would fail later, and makes the output folder."""
+    for phrase in arguments.phrase:
+        encode(phrase)
+    if not Path(arguments.checkpoint).exists():
+        raise UserError(f"no such checkpoint: {arguments.checkpoint!r}; check the path")
+    for path in arguments.image:
+        read_image(path)
+    try:
+        Path(arguments.output).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {arguments.output!r}: {error.strerror or error}") from None
+
+
+def _warn_of_cut_phrases(phrases: Sequence[str], word_len: int) -> None:
+    """Says once what is read of each phrase that is too long."""
+    for phrase in dict.fromkeys(phrases):
+        kept = kept_text(phrase, word_len)
+        if kept is not None:
+            print(
+                f"warning: the phrase {phrase!r} is longer than {word_len - 2} tokens; kept: {kept!r}",
+                file=sys.stderr,
+            )
+
+
+def _segment_picture(
+    segmenter: "Segmenter",  # noqa: F821 (imported late, see main)
+    path: str,
+    arguments: argparse.Namespace,
+    output: Path,
+    taken: set[str],
+) -> list[dict]:
+    """Segments one picture and writes its files.
+
+    Args:
+        segmenter: the model.
+        path: of the picture, as it was given.
+        arguments: of the command.
+        output: the folder to write to.
+        taken: file names that may not be used; grows.
+
+    Returns:
+        One entry of the results per phrase.
+    """
+    image = read_image(path)
+    with warnings.catch_warnings():
+        # Said once for all pictures by `_warn_of_cut_phrases`.
+        warnings.simplefilter("ignore", PhraseCutWarning)
+        prediction = segmenter.predict(image, arguments.phrase, resize=arguments.resize, threshold=arguments.threshold)
+    stem = _file_part(Path(path).stem) or "image"
+    overlay_name = _unique(f"{stem}_overlay", taken)
+    _write_picture(output / overlay_name, draw_overlay(image, prediction.masks, prediction.phrases))
+    entries = []
+    for number, (phrase, probs, mask) in enumerate(
+        zip(prediction.phrases, prediction.probs, prediction.masks, strict=True), 1
+    ):
+        mask_name = _unique(f"{stem}_{number:02}_{_file_part(phrase) or 'phrase'}", taken)
+        _write_picture(output / mask_name, mask.astype(np.uint8) * 255)
+        kept = kept_text(phrase, segmenter.architecture.word_len)
+        entries.append(
+            {
+                "image": path,
+                "phrase": phrase,
+                "phrase_read": phrase if kept is None else kept,
+                "segmentation": {
+                    "size": list(mask.shape),
+                    "counts": mask_to_rle(mask.astype(np.uint8)).decode("ascii"),
+                },
+                "area": int(mask.sum()),
+                "mean_confidence": float(probs[mask].mean(dtype=np.float64)) if mask.any() else None,
+                "threshold": prediction.threshold,
+                "resize": arguments.resize,
+                "mask_file": mask_name,
+                "overlay_file": overlay_name,
+            }
+        )
+    return entries
+
+
+def _file_part(text: str) -> str:
+    """Returns what of a text can stand in a file name on any system; may be empty."""
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"\W+", "-", ascii_text, flags=re.ASCII).strip("-")[:_NAME_LENGTH].strip("-")
+
+
+def _unique(stem: str, taken: set[str]) -> str:
+    """Returns a PNG file name that is not taken, also where case is ignored, and takes it."""
+    name, number = f"{stem}.png", 1
+    while name.casefold() in taken:
+        number += 1
+        name = f"{stem}_{number}.png"
+    taken.add(name.casefold())
+    return name
+
+
+def _same(first: Path, second: Path) -> bool:
+    """Whether two folders are one."""
+    return first.resolve() == second.resolve()
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path that takes the place of `path` when the block ends well."""
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".predict-") as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
+
+
+def _write_picture(path: Path, picture: UInt8[np.ndarray, "h w *c"]) -> None:
+    with _replacing(path) as temporary:
+        Image.fromarray(picture).save(temporary)
+
+
+def _print_table(entries: list[dict], output: Path) -> None:
+    """Prints one row per picture and phrase."""
+    table = Table("image", "phrase", "mask px", "confidence")
+    for entry in entries:
+        confidence = entry["mean_confidence"]
+        table.add_row(
+            escape(Path(entry["image"]).name),
+            escape(entry["phrase_read"]),
+            str(entry["area"]),
+            "nothing found" if confidence is None else f"{confidence:.3f}",
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"written to {output}", markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,198 @@
+"""`python -m unilseg_jax.train --config configs/X.py --workdir W [--config.key=value …]`: trains a model.
+
+The run's directory holds `config.json`, `model.json`, `checkpoints/`, `metrics.jsonl`, TensorBoard events,
+`pictures/` and, at the end, `summary.json`. Started again with the same directory, a run goes on from its
+last checkpoint as if it had not been interrupted.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from unilseg_jax.config import architecture_of, parse_flags
+from unilseg_jax.errors import UserError, run_command
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command with `argv`, or with the process's arguments."""
+    config, workdir = parse_flags(sys.argv[1:] if argv is None else argv)
+    train(config, workdir)
+
+
+def train(config, workdir: str) -> dict:
+    """Trains, evaluates, and returns what `summary.json` holds.
+
+    Args:
+        config: see `config.base_config`.
+        workdir: the run's directory; made if missing, continued if it holds checkpoints.
+
+    Raises:
+        UserError: the config and its data do not fit, before anything is compiled.
+        FloatingPointError: the loss is not finite; the last checkpoint stays.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from unilseg_jax.evaluation import report
+    from unilseg_jax.evaluation.evaluator import Evaluator, ShuffledPhrases
+    from unilseg_jax.input_pipeline import loader
+    from unilseg_jax.models.unilseg import UniLSeg
+    from unilseg_jax.training import optim, sharding
+    from unilseg_jax.training.checkpoint import Checkpointer, write_json, write_model_file
+    from unilseg_jax.training.start import first_weights
+    from unilseg_jax.training.state import init_state, init_variables
+    from unilseg_jax.training.step import make_predict_step, make_train_step
+    from unilseg_jax.training.writer import MetricWriter, ProgressLine
+
+    # ---- Data, and everything that may be wrong with the config ------------------------------------------
+    started = time.perf_counter()
+    directory = Path(workdir)
+    architecture = architecture_of(config)
+    mesh = sharding.make_mesh(config.input.batch_size)
+    source = loader.make_source(config.input.source)
+    example = loader.MakeExample(
+        size=config.input.size,
+        prompts=config.input.prompts,
+        word_len=architecture.word_len,
+        resize=config.input.resize,
+    )
+    evaluators = {
+        name: Evaluator(
+            source=loader.make_source(entry.source),
+            size=config.input.size,
+            word_len=architecture.word_len,
+            batch_size=entry.batch_size,
+            prompts=entry.prompts,
+            resize=entry.resize,
+            threshold=entry.threshold,
+            max_images=entry.max_images,
+        )
+        for name, entry in config.evals.items()
+    }
+    for name, entry in config.evals.items():
+        if entry.batch_size % mesh.size:
+            raise UserError(f"evals.{name}.batch_size {entry.batch_size} does not divide among {mesh.size} devices")
+
+    # ---- Model, optimiser, state -------------------------------------------------------------------------
+    model = UniLSeg(architecture, jnp.dtype(config.dtype))
+    variables_shape = jax.eval_shape(lambda: init_variables(model, config.seed))
+    schedule = optim.learning_rate(
+        peak=config.optim.learning_rate,
+        total_steps=config.steps,
+        warmup_steps=config.optim.warmup_steps,
+        decay_at=config.optim.decay_at,
+        decay_factor=config.optim.decay_factor,
+    )
+    optimizer = optim.make_optimizer(
+        variables_shape["params"],
+        schedule,
+        lr_scales=config.optim.lr_scales,
+        clip_norm=config.optim.clip_norm,
+    )
+    whole = sharding.replicated(mesh)
+    variables = jax.jit(lambda: init_variables(model, config.seed), out_shardings=whole)()
+    state = jax.jit(lambda v: init_state(v, optimizer), out_shardings=whole)(variables)
+
+    # ---- Where to start: 1. this run's last checkpoint, 2. given weights, 3. from scratch ----------------
+    directory.mkdir(parents=True, exist_ok=True)
+    checkpointer = Checkpointer(directory, config.checkpoints_kept)
+    state = checkpointer.restore_latest(state)
+    first_step = int(state.step)
+    if first_step == 0:
+        variables, notes = first_weights(jax.device_get(variables), architecture, **config.init)
+        for note in notes:
+            print(note)
+        state = jax.device_put(init_state(variables, optimizer), whole)
+    del variables
+    write_json(directory / "config.json", config.to_dict())
+    write_model_file(directory, architecture, config.input.size)
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
+    print(
+        f"{count / 1e6:.1f} M parameters, {len(source)} pictures, {mesh.size} {jax.default_backend()} device(s), "
+        f"steps {first_step} to {config.steps}",
+        flush=True,
+    )
+
+    # ---- Steps -------------------------------------------------------------------------------------------
+    train_step = make_train_step(model, optimizer, mesh, seed=config.seed, loss_weights=config.loss.to_dict())
+    predict_step = make_predict_step(model, mesh)
+    writer = MetricWriter(directory, first_step)
+
+    def evaluate(name: str, shuffled: bool = False) -> dict:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        evaluator = evaluators[name]
+        if shuffled:
+            evaluator = evaluator.with_source(ShuffledPhrases(source=evaluator.source, seed=config.seed))
+        results, examples = evaluator.run(
+            lambda images, tokens: jax.device_get(predict_step(variables, images, tokens)),
+            keep=0 if shuffled else config.pictures,
+        )
+        label = f"{name}_shuffled" if shuffled else name
+        step = int(state.step)
+        writer.write(step, {f"{label}/{key}": value for key, value in results["all"].items()})
+        if examples:
+            report.draw_examples(directory / "pictures" / f"{label}_{step:07d}.png", examples)
+        return results
+
+    batches = loader.training_batches(
+        source,
+        example,
+        batch_size=config.input.batch_size,
+        seed=config.seed,
+        start=first_step,
+        threads=config.input.threads,
+        workers=config.input.workers,
+    )
+    train_seconds = 0.0
+    with ProgressLine(first_step, config.steps, config.input.batch_size) as progress:
+        began = time.perf_counter()
+        batch = sharding.put_batch(next(batches), mesh) if first_step < config.steps else None
+        for step in range(first_step + 1, config.steps + 1):
+            state, terms = train_step(state, batch)
+            if step < config.steps:  # while the device works
+                batch = sharding.put_batch(next(batches), mesh)
+            if step % config.log_every == 0 or step == config.steps:
+                values = {f"train/{key}": float(value) for key, value in jax.device_get(terms).items()}
+                if not math.isfinite(values["train/loss"]):
+                    checkpointer.close()
+                    raise FloatingPointError(
+                        f"the loss is {values['train/loss']} between steps {step - config.log_every + 1} and {step}; "
+                        f"the last checkpoint in {directory} is from before; lower optim.learning_rate"
+                    )
+                values["train/learning_rate"] = float(schedule(step - 1))
+                values["train/images_per_s"] = progress.update(step, values["train/loss"])
+                writer.write(step, values)
+            if step % config.checkpoint_every == 0 or step == config.steps:
+                checkpointer.save(state)
+            progress.pause()
+            for name, entry in config.evals.items():
+                if entry.every and step % entry.every == 0 and step < config.steps:
+                    score = evaluate(name)["all"]
+                    print(f"step {step}: {name} oIoU {score['oiou']:.4f}  mIoU {score['miou']:.4f}", flush=True)
+            progress.resume()
+        jax.block_until_ready(state.params)
+        train_seconds = time.perf_counter() - began
+
+    # ---- The end -----------------------------------------------------------------------------------------
+    summary = {
+        "steps": config.steps,
+        "parameters": count,
+        "training_seconds": round(train_seconds, 1),
+        "evals": {
+            name: {"honest": evaluate(name)} | ({"shuffled": evaluate(name, shuffled=True)} if entry.shuffled else {})
+            for name, entry in config.evals.items()
+        },
+    }
+    checkpointer.close()
+    writer.close()
+    summary["total_seconds"] = round(time.perf_counter() - started, 1)
+    write_json(directory / "summary.json", report.without_nan(summary))
+    report.print_summary(summary)
+    print(f"written to {directory}")
+    return summary
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,173 @@
+"""Checkpoints on disk, written and read with Orbax.
+
+A model's directory, be it a run or a converted file, holds
+
+    model.json             the architecture and the input size
+    checkpoints/<step>/    Orbax: `variables` (params, batch_stats) and, for a run, `optimizer`
+    carried.safetensors    tensors of the released layout that nothing computes with, if there were any
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from safetensors.numpy import load_file, save_file
+
+from unilseg_jax.errors import UserError
+from unilseg_jax.interop.pretrained import Pretrained
+from unilseg_jax.models.architecture import Architecture
+from unilseg_jax.training.state import TrainState
+
+MODEL_FILE = "model.json"
+CARRIED_FILE = "carried.safetensors"
+CHECKPOINTS = "checkpoints"
+
+
+def write_json(path: Path, value: dict | list) -> None:
+    """Writes `value` to `path` in one move: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        json.dump(value, file, indent=2)
+        file.write("\n")
+    Path(file.name).chmod(0o644)
+    os.replace(file.name, path)
+
+
+def write_model_file(directory: Path, architecture: Architecture, input_size: int) -> None:
+    """Writes what `load_pretrained` needs besides the weights."""
+    sizes = dataclasses.asdict(architecture)
+    write_json(Path(directory) / MODEL_FILE, {"architecture": sizes, "input_size": input_size})
+
+
+class Checkpointer:
+    """The checkpoints of one run.
+
+    Args:
+        directory: the run's directory.
+        keep: how many of the newest checkpoints stay on disk.
+    """
+
+    def __init__(self, directory: Path, keep: int = 2):
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        self._manager = ocp.CheckpointManager((Path(directory) / CHECKPOINTS).absolute(), options=options)
+
+    def save(self, state: TrainState) -> None:
+        """Starts to write `state` under its step; returns while the disk still works."""
+        step = int(state.step)
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        optimizer = {"opt_state": state.opt_state}
+        if step not in self._manager.all_steps():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    variables=ocp.args.StandardSave(variables), optimizer=ocp.args.StandardSave(optimizer)
+                ),
+            )
+
+    def restore_latest(self, state: TrainState) -> TrainState:
+        """Returns the newest checkpoint with the shapes, types and shardings of `state`; `state` if there is none."""
+        step = self._manager.latest_step()
+        if step is None:
+            return state
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    variables=ocp.args.StandardRestore(
+                        {"params": abstract.params, "batch_stats": abstract.batch_stats}
+                    ),
+                    optimizer=ocp.args.StandardRestore({"opt_state": abstract.opt_state}),
+                ),
+            )
+        except (ValueError, KeyError) as error:
+            raise UserError(
+                f"the checkpoint of step {step} does not fit this config (another model or optimiser?); "
+                f"use the run's own config or another workdir: {str(error).splitlines()[0]}"
+            ) from error
+        variables = restored["variables"]
+        return state.replace(
+            step=jax.device_put(np.int32(step), state.step.sharding),
+            params=variables["params"],
+            batch_stats=variables["batch_stats"],
+            opt_state=restored["optimizer"]["opt_state"],
+        )
+
+    def wait(self) -> None:
+        """Waits until everything is on disk; raises what the writing thread met."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits and lets go of the directory."""
+        self.wait()
+        self._manager.close()
+
+
+def save_pretrained(directory: str | os.PathLike, pretrained: Pretrained) -> None:
+    """Writes a model directory, under a temporary name first.
+
+    Raises:
+        UserError: `directory` exists and is not empty.
+    """
+    directory = Path(directory)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UserError(f"output {str(directory)!r} exists and is not empty; name a new directory")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as temporary:
+        partial = Path(temporary) / "model"
+        write_model_file(partial, pretrained.architecture, pretrained.input_size)
+        if pretrained.carried:
+            save_file(pretrained.carried, partial / CARRIED_FILE)
+        options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
+        with ocp.CheckpointManager((partial / CHECKPOINTS).absolute(), options=options) as manager:
+            variables = ocp.args.StandardSave(pretrained.variables)
+            manager.save(0, args=ocp.args.Composite(variables=variables))
+        with contextlib.suppress(FileNotFoundError):
+            directory.rmdir()
+        os.replace(partial, directory)
+
+
+def load_pretrained(directory: str | os.PathLike) -> Pretrained:
+    """Reads the newest weights of a model directory, as NumPy arrays.
+
+    Raises:
+        UserError: the directory is missing, is not a model's, or holds no finished checkpoint.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"no such checkpoint directory: {str(directory)!r}; check the path")
+    try:
+        description = json.loads((directory / MODEL_FILE).read_text(encoding="utf-8"))
+        sizes = description["architecture"].items()
+        architecture = Architecture(**{key: tuple(value) if isinstance(value, list) else value for key, value in sizes})
+        input_size = int(description["input_size"])
+    except FileNotFoundError:
+        raise UserError(
+            f"{str(directory)!r} is not a model directory: it has no {MODEL_FILE}; "
+            "name a training run's workdir or what convert wrote"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{str(directory / MODEL_FILE)!r} is damaged: {error}") from error
+    root = (directory / CHECKPOINTS).absolute()
+    steps = ocp.utils.checkpoint_steps(root) if root.is_dir() else []
+    if not steps:
+        raise UserError(f"{str(directory)!r} holds no finished checkpoint yet")
+    with ocp.StandardCheckpointer() as checkpointer:
+        path = root / str(max(steps)) / "variables"
+        shapes = checkpointer.metadata(path).item_metadata
+        target = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        variables = checkpointer.restore(path, target)
+    carried_file = directory / CARRIED_FILE
+    carried = load_file(carried_file) if carried_file.exists() else {}
+    return Pretrained(
+        architecture=architecture,
+        variables=jax.tree.map(np.asarray, dict(variables)),
+        input_size=input_size,
+        carried=carried,
+    )
