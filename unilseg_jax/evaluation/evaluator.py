@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 import grain
 import numpy as np
 
-from unilseg_jax.input_pipeline.loader import Source, fit_image
+from unilseg_jax.input_pipeline.loader import Source
 from unilseg_jax.input_pipeline.triplet import Triplet
 from unilseg_jax.metrics.referring import ReferringMetric
-from unilseg_jax.ops import geometry
+from unilseg_jax.ops.geometry import RESIZES
 from unilseg_jax.text.tokenizer import tokenize
 
 PredictFn = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -80,7 +80,7 @@ class Evaluator:
         word_len: tokens per phrase.
         batch_size: pictures per call of the model.
         prompts: phrases per picture and call.
-        resize: "letterbox" (as released) or "stretch" (paper).
+        resize: a key of `geometry.RESIZES`: "letterbox" (as released) or "stretch" (paper).
         threshold: of the probability, at the picture's own size.
         max_images: pictures to judge; 0 for all.
     """
@@ -104,7 +104,7 @@ class Evaluator:
         if self.max_images:
             dataset = dataset[: self.max_images]
         for triplet in dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)):
-            image = fit_image(triplet.image, self.size, self.resize)
+            image = RESIZES[self.resize].to_square(triplet.image, self.size)
             for first in range(0, len(triplet.phrases), self.prompts):
                 numbers = list(range(first, min(first + self.prompts, len(triplet.phrases))))
                 filled = numbers + [numbers[-1]] * (self.prompts - len(numbers))
@@ -117,10 +117,10 @@ class Evaluator:
         images = np.stack([chunk[1] for chunk in filled])
         tokens = np.stack([chunk[3] for chunk in filled])
         probs = predict(images, tokens)
-        restore = geometry.unletterbox if self.resize == "letterbox" else geometry.unstretch
+        restore = RESIZES[self.resize].from_square
         for (triplet, _, numbers, _), maps in zip(chunks, probs, strict=False):
-            for number, prob in zip(numbers, maps, strict=False):
-                prediction = restore(prob, triplet.image.shape[:2]) > self.threshold
+            predictions = restore(maps[: len(numbers)], triplet.image.shape[:2]) > self.threshold
+            for number, prediction in zip(numbers, predictions, strict=True):
                 one = ReferringMetric()
                 iou = one.update(prediction, triplet.mask(number) > 0)
                 example = Example(triplet=triplet, phrase=number, prediction=prediction, iou=iou)

@@ -12,7 +12,7 @@ from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.scenes import SceneSource
 from unilseg_jax.input_pipeline.sources import open_source
 from unilseg_jax.input_pipeline.triplet import Triplet
-from unilseg_jax.ops import geometry
+from unilseg_jax.ops.geometry import RESIZES
 from unilseg_jax.text.tokenizer import tokenize
 
 
@@ -67,16 +67,6 @@ def draw_phrases(triplet: Triplet, prompts: int, rng: np.random.Generator) -> tu
     return [drawn[i % len(drawn)] for i in range(prompts)], valid
 
 
-def fit_image(image: np.ndarray, size: int, resize: str) -> np.ndarray:
-    """Brings a picture to the network's square, by `letterbox` or `stretch`."""
-    return geometry.letterbox(image, size) if resize == "letterbox" else geometry.stretch(image, size)
-
-
-def fit_mask(mask: np.ndarray, size: int, resize: str) -> np.ndarray:
-    """Brings a mask to the network's square, nearest neighbour."""
-    return geometry.letterbox_mask(mask, size) if resize == "letterbox" else geometry.stretch_mask(mask, size)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MakeExample(grain.transforms.RandomMap):
     """Picture to network input with a fixed number of prompts.
@@ -85,7 +75,7 @@ class MakeExample(grain.transforms.RandomMap):
         size: side of the network's square in pixels.
         prompts: phrases per picture.
         word_len: tokens per phrase.
-        resize: "letterbox" or "stretch".
+        resize: a key of `geometry.RESIZES`.
     """
 
     size: int
@@ -96,10 +86,11 @@ class MakeExample(grain.transforms.RandomMap):
     def random_map(self, element: Triplet, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Returns `image` (s, s, 3) uint8, `tokens` (p, l) int32, `mask` (p, s, s) uint8, `valid` (p,) bool."""
         drawn, valid = draw_phrases(element, self.prompts, rng)
+        resize = RESIZES[self.resize]
         return {
-            "image": fit_image(element.image, self.size, self.resize),
+            "image": resize.to_square(element.image, self.size),
             "tokens": tokenize([element.phrases[number] for number in drawn], self.word_len),
-            "mask": np.stack([fit_mask(element.mask(number), self.size, self.resize) for number in drawn]),
+            "mask": np.stack([resize.mask_to_square(element.mask(number), self.size) for number in drawn]),
             "valid": valid,
         }
 

@@ -165,7 +165,7 @@ class WordAttention(nn.Module):
         """
         width, length = cells.shape[-1], keys.shape[2]
 
-        def split(x):
+        def split(x: Array) -> Array:
             return rearrange(x.astype(self.dtype), "... (k d) -> ... k d", k=self.heads)
 
         (query_kernel, query_bias), (out_kernel, out_bias) = (
@@ -186,6 +186,29 @@ class WordAttention(nn.Module):
         )
         mixed = _meet(rearrange(weights, "b p n k l -> b p n (k l)"), rearrange(told, "b p k l c -> b p (k l) c"))
         return mixed + out_bias.astype(self.dtype)[None, None, None]
+
+
+def attend_to_words(
+    cells: Float[Array, "b _p n d"],
+    keys: Float[Array, "b p l d"],
+    values: Float[Array, "b p l d"],
+    is_word: Bool[Array, "b p l"],
+    *,
+    heads: int,
+    dropout: float,
+    dtype: DTypeLike,
+    train: bool,
+    name: str,
+) -> Float[Array, "b p n d"]:
+    """Attends from cells to words in the cheaper of two forms with the same parameters and result.
+
+    To be called inside a module's `nn.compact` method, which will own the layer `name`. Folding the
+    projections into the words pays when there are clearly more cells than words. See `WordAttention`.
+    """
+    if cells.shape[2] > 2 * keys.shape[2]:
+        return WordAttention(heads, dropout, dtype, name=name)(cells, keys, values, is_word, train=train)
+    attention = MultiHeadAttention(heads, dropout, dtype, name=name)
+    return attention(cells, keys, values, is_word[:, :, None, :], train=train)
 
 
 def _meet(x: Float[Array, "b _p n i"], y: Float[Array, "b p i j"]) -> Float[Array, "b p n j"]:
@@ -233,7 +256,7 @@ class StochasticDepth(nn.Module):
     rate: float
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b *n"], *, train: bool) -> Float[Array, "b *n"]:
+    def __call__(self, x: Float[Array, "b ..."], *, train: bool) -> Float[Array, "b ..."]:
         """Returns `x`, in training with the rows of dropped samples set to zero."""
         if not train or self.rate == 0.0:
             return x

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from unilseg_jax.models.architecture import HEADS
-from unilseg_jax.models.layers import WordAttention, xavier
+from unilseg_jax.models.layers import attend_to_words, xavier
 from unilseg_jax.ops.positions import sine_positions_2d
 
 
@@ -43,8 +43,16 @@ class PreFusion(nn.Module):
             cells = x.reshape(*x.shape[:2], height * width, channels)
             keys = nn.Dense(channels, dtype=self.dtype, kernel_init=xavier, name=f"word_proj_{level}")(words)
             position = sine_positions_2d(height, width, channels).astype(self.dtype)
-            heard = WordAttention(HEADS, self.dropout, self.dtype, name=f"attention_{level}")(
-                cells + position[None, None], keys, keys, is_word, train=train
+            heard = attend_to_words(
+                cells + position[None, None],
+                keys,
+                keys,
+                is_word,
+                heads=HEADS,
+                dropout=self.dropout,
+                dtype=self.dtype,
+                train=train,
+                name=f"attention_{level}",
             )
             fused.append(x + heard.reshape(*heard.shape[:2], height, width, channels))
         return fused

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from unilseg_jax import shapes
 from unilseg_jax.models.architecture import HEADS, Architecture
-from unilseg_jax.models.layers import AddAndNorm, ConvNormRelu, FeedForward, MultiHeadAttention, WordAttention
+from unilseg_jax.models.layers import AddAndNorm, ConvNormRelu, FeedForward, MultiHeadAttention, attend_to_words
 from unilseg_jax.ops.positions import sine_positions_1d, sine_positions_2d
 from unilseg_jax.ops.resize import resize_bilinear
 
@@ -55,8 +55,16 @@ class MultiModalBlock(nn.Module):
         )
         heard = resize_bilinear(heard.reshape(-1, *size, channels), (height, width))
         cells = AddAndNorm(self.dropout, self.dtype, name="residual1")(cells, heard.reshape(cells.shape), train=train)
-        heard = WordAttention(HEADS, self.dropout, self.dtype, name="cross_attn")(
-            cells + position, words + word_position, words, is_word, train=train
+        heard = attend_to_words(
+            cells + position,
+            words + word_position,
+            words,
+            is_word,
+            heads=HEADS,
+            dropout=self.dropout,
+            dtype=self.dtype,
+            train=train,
+            name="cross_attn",
         )
         cells = AddAndNorm(self.dropout, self.dtype, name="residual2")(cells, heard, train=train)
         heard = FeedForward(self.ffn_width, self.dropout, self.dtype, name="ffn")(cells, train=train)
