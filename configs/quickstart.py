@@ -13,10 +13,10 @@ SIZE = 64  # px, side of a scene and of the network's square
 def get_config():
     """Returns the config."""
     config = base_config()
-    config.steps = 1200
+    config.steps = 900
     config.model.update(
         embed_dim=32,
-        depths=(2, 2, 2, 2),
+        depths=(1, 1, 2, 1),
         num_heads=(1, 2, 4, 8),
         window_size=4,
         text_width=64,
@@ -31,16 +31,19 @@ def get_config():
     )
     config.input.source = scenes_source(num_scenes=1_000_000, seed=0, size=SIZE)
     config.input.size = SIZE
-    config.input.batch_size = 16
+    config.input.batch_size = 8
     config.input.prompts = 4
     config.optim.learning_rate = 1e-3
     config.optim.warmup_steps = 50
-    config.optim.decay_at = (0.7, 0.9)
+    config.optim.decay_at = (0.6, 0.85)
     config.optim.decay_factor = 0.3
     config.optim.clip_norm = 1.0
     config.optim.lr_scales = ((".*", 1.0),)  # from scratch: no backbone to spare
     config.evals.held_out = evaluation(
-        scenes_source(num_scenes=300, seed=1, size=SIZE), shuffled=True, batch_size=16, prompts=4
+        scenes_source(num_scenes=200, seed=1, size=SIZE), shuffled=True, batch_size=8, prompts=5
+    )
+    config.evals.glance = evaluation(
+        scenes_source(num_scenes=20, seed=2, size=SIZE), every=300, batch_size=8, prompts=5
     )
     config.log_every = 20
     config.checkpoint_every = 200

@@ -11,7 +11,7 @@ class UserError(ValueError):
 
 
 def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
-    """Runs a command's `main`; a `UserError` becomes one line on stderr and exit code 2.
+    """Runs a command's `main`; a `UserError` becomes one line on stderr and exit code 2, a run that diverged exit code 1.
 
     Args:
         main: takes the arguments after the program's name (None: those of the process).
@@ -20,11 +20,11 @@ def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str
     try:
         main(argv)
     except UserError as error:
-        print(
-            f"error: {' '.join(str(error).split())}" if "\n" not in str(error) else f"error: {error}",
-            file=sys.stderr,
-        )
+        print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except FloatingPointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None

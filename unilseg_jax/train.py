@@ -40,8 +40,8 @@ def train(config, workdir: str) -> dict:
     from unilseg_jax.input_pipeline import loader
     from unilseg_jax.models.unilseg import UniLSeg
     from unilseg_jax.training import optim, sharding
-    from unilseg_jax.training.checkpoint import Checkpointer, write_json, write_model_file
-    from unilseg_jax.training.start import first_weights
+    from unilseg_jax.training.checkpoint import Checkpointer, write_carried, write_json, write_model_file
+    from unilseg_jax.training.start import check_given, first_weights
     from unilseg_jax.training.state import init_state, init_variables
     from unilseg_jax.training.step import make_predict_step, make_train_step
     from unilseg_jax.training.writer import MetricWriter, ProgressLine
@@ -50,6 +50,7 @@ def train(config, workdir: str) -> dict:
     started = time.perf_counter()
     directory = Path(workdir)
     architecture = architecture_of(config)
+    check_given(**config.init)
     mesh = sharding.make_mesh(config.input.batch_size)
     source = loader.make_source(config.input.source)
     example = loader.MakeExample(
@@ -101,7 +102,8 @@ def train(config, workdir: str) -> dict:
     state = checkpointer.restore_latest(state)
     first_step = int(state.step)
     if first_step == 0:
-        variables, notes = first_weights(jax.device_get(variables), architecture, **config.init)
+        variables, carried, notes = first_weights(jax.device_get(variables), architecture, **config.init)
+        write_carried(directory, carried)
         for note in notes:
             print(note)
         state = jax.device_put(init_state(variables, optimizer), whole)

@@ -45,6 +45,14 @@ def write_model_file(directory: Path, architecture: Architecture, input_size: in
     write_json(Path(directory) / MODEL_FILE, {"architecture": sizes, "input_size": input_size})
 
 
+def write_carried(directory: Path, carried: dict[str, np.ndarray]) -> None:
+    """Writes the tensors that only an export will want; nothing if there are none."""
+    if carried:
+        partial = Path(directory) / f"{CARRIED_FILE}.partial"
+        save_file(carried, partial)
+        os.replace(partial, Path(directory) / CARRIED_FILE)
+
+
 class Checkpointer:
     """The checkpoints of one run.
 
@@ -122,8 +130,7 @@ def save_pretrained(directory: str | os.PathLike, pretrained: Pretrained) -> Non
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as temporary:
         partial = Path(temporary) / "model"
         write_model_file(partial, pretrained.architecture, pretrained.input_size)
-        if pretrained.carried:
-            save_file(pretrained.carried, partial / CARRIED_FILE)
+        write_carried(partial, pretrained.carried)
         options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
         with ocp.CheckpointManager((partial / CHECKPOINTS).absolute(), options=options) as manager:
             variables = ocp.args.StandardSave(pretrained.variables)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.interop.initialise import initialise
@@ -11,9 +12,20 @@ from unilseg_jax.models.architecture import Architecture
 from unilseg_jax.training.checkpoint import load_pretrained
 
 
+def check_given(model: str = "", swin: str = "", clip: str = "") -> None:
+    """Refuses weights that are not there, before time is spent.
+
+    Raises:
+        UserError: names the key of `config.init` and the path.
+    """
+    for key, path in {"model": model, "swin": swin, "clip": clip}.items():
+        if path and not Path(path).exists():
+            raise UserError(f"config.init.{key}: no such file or folder: {path!r}")
+
+
 def first_weights(
     variables: dict, architecture: Architecture, *, model: str = "", swin: str = "", clip: str = ""
-) -> tuple[dict, list[str]]:
+) -> tuple[dict, dict[str, np.ndarray], list[str]]:
     """Replaces fresh variables by given ones.
 
     Args:
@@ -24,13 +36,15 @@ def first_weights(
         clip: a file with the text encoder.
 
     Returns:
-        The variables to start from, and notes to print.
+        The variables to start from, tensors to carry along for an export (see `Pretrained.carried`), and
+        notes to print.
 
     Raises:
         UserError: a file is missing, unreadable or of another architecture.
     """
     if not model:
-        return initialise(variables, swin=swin or None, clip=clip or None, architecture=architecture)
+        variables, notes = initialise(variables, swin=swin or None, clip=clip or None, architecture=architecture)
+        return variables, {}, notes
     pretrained = load_pretrained(model) if Path(model).is_dir() else load_released(model)
 
     def shapes(tree: dict) -> dict[str, tuple[int, ...]]:
@@ -40,9 +54,8 @@ def first_weights(
     found, wanted = shapes(pretrained.variables), shapes(variables)
     if found != wanted:
         names = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-        lines = [f"{name}: found {found.get(name, 'none')}, wanted {wanted.get(name, 'none')}" for name in names]
         raise UserError(
-            f"init.model {model!r} is of another architecture than config.model; {len(names)} parameters differ, "
-            f"such as {lines[0]}"
+            f"init.model {model!r} is of another architecture than config.model; {len(names)} parameters differ, such "
+            f"as {names[0]}: found {found.get(names[0], 'none')}, wanted {wanted.get(names[0], 'none')}"
         )
-    return pretrained.variables, [f"all weights from {model}"]
+    return pretrained.variables, pretrained.carried, [f"all weights from {model}"]

@@ -1,6 +1,6 @@
 """Prints the shell commands of a Markdown file, so that CI runs what a reader would type.
 
-Usage: python tests/readme_commands.py README.md
+Usage: python .ci/readme_commands.py README.md
 """
 
 import re

@@ -1,6 +1,6 @@
 """Fails if the quickstart did not reach what the README promises.
 
-Usage: python tests/check_quickstart.py runs/quickstart/summary.json
+Usage: python .ci/check_quickstart.py runs/quickstart/summary.json
 """
 
 import json

@@ -1,0 +1,103 @@
+"""Batch norm: PyTorch's statistics, over the global batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from tiny_model import random_array, random_variables
+
+from unilseg_jax.models.layers import BatchNorm, ConvNormRelu
+
+CHANNELS = {"params": {"scale": jnp.array([2.0]), "bias": jnp.array([1.0])}}
+
+
+def test_a_step_of_training_by_hand():
+    stats = {"mean": jnp.array([1.0]), "var": jnp.array([2.0])}
+    x = jnp.array([0.0, 2.0, 4.0, 6.0])[:, None]  # mean 3, variance 5, unbiased 20 / 3
+    found, updated = BatchNorm().apply({**CHANNELS, "batch_stats": stats}, x, train=True, mutable="batch_stats")
+    np.testing.assert_allclose(found, 1 + 2 * (np.asarray(x) - 3) / np.sqrt(5 + 1e-5), rtol=1e-6)
+    assert updated["batch_stats"]["mean"] == pytest.approx(0.9 * 1 + 0.1 * 3, rel=1e-6)
+    assert updated["batch_stats"]["var"] == pytest.approx(0.9 * 2 + 0.1 * 20 / 3, rel=1e-6)
+
+
+def test_evaluation_takes_the_running_statistics_and_leaves_them():
+    stats = {"mean": jnp.array([1.0]), "var": jnp.array([4.0])}
+    x = jnp.array([[1.0], [5.0]])
+    found, updated = BatchNorm().apply({**CHANNELS, "batch_stats": stats}, x, train=False, mutable="batch_stats")
+    np.testing.assert_allclose(found, [[1.0], [1 + 2 * 4 / np.sqrt(4 + 1e-5)]], rtol=1e-6)
+    assert (updated["batch_stats"]["mean"], updated["batch_stats"]["var"]) == (1, 4)
+
+
+def test_initialising_does_not_count_as_a_batch():
+    variables = BatchNorm().init(jax.random.key(0), 5 + random_array((4, 3)), train=True)
+    np.testing.assert_array_equal(variables["batch_stats"]["mean"], np.zeros(3))
+    np.testing.assert_array_equal(variables["batch_stats"]["var"], np.ones(3))
+
+
+def test_all_axes_but_the_last_make_up_the_batch():
+    x = random_array((2, 3, 4, 5))
+    variables = BatchNorm().init(jax.random.key(0), x, train=False)
+    found, updated = BatchNorm().apply(variables, x, train=True, mutable="batch_stats")
+    flat = np.asarray(x, np.float64).reshape(-1, 5)
+    np.testing.assert_allclose(found.reshape(-1, 5).mean(0), np.zeros(5), atol=1e-6)
+    np.testing.assert_allclose(updated["batch_stats"]["mean"], 0.1 * flat.mean(0), atol=1e-6)
+    np.testing.assert_allclose(updated["batch_stats"]["var"], 0.9 + 0.1 * flat.var(0, ddof=1), atol=1e-6)
+
+
+def test_a_single_value_gives_no_nan():
+    variables = BatchNorm().init(jax.random.key(0), jnp.ones((1, 2)), train=False)
+    found, updated = BatchNorm().apply(variables, 3 * jnp.ones((1, 2)), train=True, mutable="batch_stats")
+    np.testing.assert_array_equal(found, np.zeros((1, 2)))
+    np.testing.assert_allclose(updated["batch_stats"]["var"], [0.9, 0.9], rtol=1e-6)
+
+
+def test_the_variance_keeps_its_digits_far_from_zero():
+    x = 1000 + random_array((64, 1))
+    variables = BatchNorm().init(jax.random.key(0), x, train=False)
+    found, _ = BatchNorm().apply(variables, x, train=True, mutable="batch_stats")
+    exact = np.asarray(x, np.float64)
+    np.testing.assert_allclose(found, (exact - exact.mean()) / np.sqrt(exact.var() + 1e-5), atol=1e-3)
+
+
+def test_statistics_are_float32_for_bfloat16_maps():
+    x = random_array((2, 4, 4, 8)).astype(jnp.bfloat16)
+    layer = ConvNormRelu(6, 3, jnp.bfloat16)
+    variables = layer.init(jax.random.key(0), x, train=True)
+    found, updated = layer.apply(variables, x, train=True, mutable="batch_stats")
+    assert found.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves((variables, updated))} == {np.dtype("float32")}
+
+
+def test_eight_devices_are_one():
+    x = random_array((8, 4, 5, 6)) + 3 * jnp.arange(8.0)[:, None, None, None]
+    layer = ConvNormRelu(7, 3)
+    variables = random_variables(layer, x, train=True)
+
+    @jax.jit
+    def train(variables, x):
+        return layer.apply(variables, x, train=True, mutable="batch_stats")
+
+    wanted = train(variables, x)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    found = train(
+        jax.device_put(variables, NamedSharding(mesh, PartitionSpec())),
+        jax.device_put(x, NamedSharding(mesh, PartitionSpec("data"))),
+    )
+    assert len(found[0].sharding.device_set) == 8
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, wanted)
+
+
+@pytest.mark.torch
+def test_a_step_of_training_is_torch_s():
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.BatchNorm2d(5).train()
+    variables = BatchNorm().init(jax.random.key(0), jnp.zeros((1, 5)), train=False)
+    for step in range(3):
+        x = (step + 1) * random_array((2, 3, 4, 5), step) + step
+        wanted = theirs(torch.tensor(np.asarray(x).transpose(0, 3, 1, 2).copy()))
+        found, updated = BatchNorm().apply(variables, x, train=True, mutable="batch_stats")
+        variables = {**variables, **updated}
+        np.testing.assert_allclose(found, wanted.detach().numpy().transpose(0, 2, 3, 1), atol=1e-5)
+        np.testing.assert_allclose(updated["batch_stats"]["mean"], theirs.running_mean.numpy(), atol=1e-6)
+        np.testing.assert_allclose(updated["batch_stats"]["var"], theirs.running_var.numpy(), rtol=1e-5)

@@ -1,0 +1,69 @@
+"""The argument parser of the commands, and that the benchmarks have one that works."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unilseg_jax.command_line import OneLineParser, positive_int
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def parser():
+    parser = OneLineParser(prog="segment")
+    parser.add_argument("--threshold", type=float, required=True)
+    parser.add_argument("--count", type=positive_int, default=1)
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--threshold"),
+        (["--threshold", "much"], "much"),
+        (["--threshold", "0.5", "--sharpen"], "--sharpen"),
+        (["--thresh", "0.5"], "--thresh"),
+        (["--threshold", "0.5", "--count", "0"], "'0' is not a whole number of at least 1"),
+    ],
+    ids=["missing", "wrong type", "unknown", "shortened", "not positive"],
+)
+def test_a_mistake_costs_one_line_and_code_2(parser, arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(arguments)
+    assert stop.value.code == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: ")
+    assert line.endswith("see `segment --help`\n")
+    assert line.count("\n") == 1
+    assert message in line
+
+
+def test_good_arguments_are_read(parser):
+    arguments = parser.parse_args(["--threshold", "0.25", "--count", "3"])
+    assert (arguments.threshold, arguments.count) == (0.25, 3)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "", "many"])
+def test_positive_int_refuses(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="whole number"):
+        positive_int(text)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_benchmarks_explain_themselves(path):
+    result = subprocess.run([sys.executable, str(path), "--help"], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert path.name in result.stdout
+    assert "--peer" in result.stdout
+
+
+def test_a_benchmark_refuses_an_unknown_flag():
+    command = [sys.executable, str(ROOT / "benchmarks" / "inference.py"), "--warp"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "--warp" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,82 @@
+"""A run of `configs/quickstart.py` shrunk to seconds, as flags; and processes that share what they compiled."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICKSTART = "configs/quickstart.py"
+STEPS, CHECKPOINT_EVERY, EVALUATE_EVERY, SCENES = 12, 3, 5, 5
+
+ARCHITECTURE = {
+    "embed_dim": 8,
+    "depths": (1, 1, 1, 1),
+    "num_heads": (1, 1, 1, 1),
+    "window_size": 4,
+    "text_width": 64,
+    "text_layers": 1,
+    "sentence_width": 16,
+    "query_width": 8,
+    "query_layers": 1,
+    "ffn_width": 8,
+    "word_len": 14,
+}
+"""The least that every box of the paper can be built with; the vocabulary stays CLIP's."""
+
+CHANGES = {
+    **{f"model.{key}": value for key, value in ARCHITECTURE.items()},
+    # The boxes of Table 8 take most of the time to compile; what stays has the noise of stochastic depth.
+    "model.pre_fusion": False,
+    "model.language_path": False,
+    "model.vision_path": False,
+    "model.stochastic_depth": 0.5,
+    "steps": STEPS,
+    "input.size": 32,
+    "input.batch_size": 2,
+    "input.prompts": 2,
+    "checkpoint_every": CHECKPOINT_EVERY,
+    "log_every": 1,
+    "pictures": 2,
+    "evals.held_out.every": EVALUATE_EVERY,
+    "evals.held_out.source.num_scenes": SCENES,
+    "evals.held_out.batch_size": 2,
+}
+
+
+def flags(workdir: object, config: str = QUICKSTART, **more: object) -> list[str]:
+    """Returns the arguments of `train` for a run in `workdir`; dots of keys in `more` are written `__`."""
+    changes = {**CHANGES, **{key.replace("__", "."): value for key, value in more.items()}}
+    return [f"--config={config}", f"--workdir={workdir}", *(f"--config.{key}={value}" for key, value in changes.items())]
+
+
+def environment(cache: object = None) -> dict[str, str]:
+    """Returns the environment of a user's process: one device, without the simulated ones of the tests.
+
+    Args:
+        cache: folder of compiled programs that several processes share.
+    """
+    found = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    found["JAX_PLATFORMS"] = "cpu"
+    if cache is not None:
+        found |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return found
+
+
+def start(arguments: list[str], cache: object = None) -> subprocess.Popen:
+    """Starts `python -m unilseg_jax.train` as a user would."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "unilseg_jax.train", *arguments],
+        cwd=ROOT,
+        env=environment(cache),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(arguments: list[str], cache: object = None) -> tuple[int, str, str]:
+    """Runs the command to its end and returns exit code, stdout and stderr."""
+    process = start(arguments, cache)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err

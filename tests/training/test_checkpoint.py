@@ -1,0 +1,262 @@
+"""Checkpoints: what is written is read again, bit by bit, and whatever is broken costs one line."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny_run import ARCHITECTURE
+
+from unilseg_jax.errors import UserError
+from unilseg_jax.interop.pretrained import Pretrained
+from unilseg_jax.models.architecture import Architecture
+from unilseg_jax.training import checkpoint, sharding
+from unilseg_jax.training.checkpoint import Checkpointer, load_pretrained, save_pretrained
+from unilseg_jax.training.state import TrainState, init_state
+
+TINY = Architecture(**ARCHITECTURE)
+ADAM = optax.adam(1e-3)
+# As Orbax calls a checkpoint that it has not finished, by version.
+UNFINISHED = ("9.orbax-checkpoint-tmp", "9.orbax-checkpoint-tmp-1700000000000000")
+
+
+def tree(seed, width=3):
+    rng = np.random.default_rng(seed)
+
+    def noise(*shape):
+        return jnp.asarray(rng.standard_normal(shape), jnp.float32)
+
+    return {
+        "params": {"encoder": {"kernel": noise(2, width), "bias": noise(width)}, "scale": noise(4)},
+        "batch_stats": {"norm": {"mean": noise(width), "var": noise(width) ** 2}},
+    }
+
+
+def some_state(seed, step, *, width=3, optimizer=ADAM) -> TrainState:
+    """Returns a state on all devices in which no two numbers are alike."""
+    state = init_state(tree(seed, width), optimizer)
+    moved, opt_state = optimizer.update(tree(seed + 100, width)["params"], state.opt_state, state.params)
+    state = state.replace(step=jnp.int32(step), params=optax.apply_updates(state.params, moved), opt_state=opt_state)
+    return jax.device_put(state, sharding.replicated(sharding.make_mesh(8)))
+
+
+def save(folder, *states, keep=2):
+    checkpointer = Checkpointer(folder, keep)
+    for state in states:
+        checkpointer.save(state)
+        checkpointer.wait()
+    checkpointer.close()
+
+
+def restore(folder, state):
+    checkpointer = Checkpointer(folder)
+    restored = checkpointer.restore_latest(state)
+    checkpointer.close()
+    return restored
+
+
+def assert_same(found, wanted):
+    assert jax.tree.structure(found) == jax.tree.structure(wanted)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        assert a.dtype == b.dtype
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def on_disk(folder):
+    return sorted(path.name for path in (folder / checkpoint.CHECKPOINTS).iterdir())
+
+
+def leave_unfinished(folder, finished, name):
+    """Leaves behind what a process killed while it wrote step 9 leaves."""
+    partial = folder / checkpoint.CHECKPOINTS / name
+    shutil.copytree(folder / checkpoint.CHECKPOINTS / str(finished), partial)
+    (partial / "_CHECKPOINT_METADATA").unlink(missing_ok=True)
+    next(path for path in sorted((partial / "variables").rglob("*")) if path.is_file()).write_bytes(b"")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run's directory with checkpoints of steps 3 and 6."""
+    folder = tmp_path_factory.mktemp("run")
+    save(folder, some_state(0, 3), some_state(1, 6))
+    checkpoint.write_model_file(folder, TINY, 32)
+    return folder
+
+
+@pytest.fixture
+def copied_run(run, tmp_path):
+    return shutil.copytree(run, tmp_path / "run")
+
+
+def test_the_newest_state_comes_back_with_its_shardings(run):
+    wanted, fresh = some_state(1, 6), some_state(7, 0)
+    restored = restore(run, fresh)
+    assert_same(restored, wanted)
+    for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(fresh), strict=True):
+        assert a.sharding == b.sharding
+
+
+def test_without_a_checkpoint_the_state_stays(tmp_path):
+    state = some_state(0, 0)
+    assert restore(tmp_path, state) is state
+
+
+def test_two_are_kept(run, copied_run):
+    assert on_disk(run) == ["3", "6"]
+    save(copied_run, some_state(2, 9))
+    assert on_disk(copied_run) == ["6", "9"]
+
+
+def test_one_may_be_kept(tmp_path):
+    save(tmp_path, some_state(0, 1), some_state(0, 2), keep=1)
+    assert on_disk(tmp_path) == ["2"]
+
+
+def test_a_step_that_is_there_is_not_written_again(copied_run):
+    save(copied_run, some_state(9, 6))
+    assert_same(restore(copied_run, some_state(7, 0)), some_state(1, 6))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        some_state(0, 0, width=5),
+        some_state(0, 0, optimizer=optax.sgd(1e-3, momentum=0.9)),
+        some_state(0, 0).replace(params={"encoder": {"kernel": jnp.ones((2, 3))}}),
+    ],
+    ids=["another width", "another optimiser", "other parameters"],
+)
+def test_a_checkpoint_of_another_model_is_one_line(run, other):
+    with pytest.raises(UserError, match="checkpoint of step 6 does not fit this config") as error:
+        restore(run, other)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", UNFINISHED)
+def test_an_unfinished_checkpoint_is_ignored(copied_run, name):
+    leave_unfinished(copied_run, 6, name)
+    assert_same(load_pretrained(copied_run).variables["params"], some_state(1, 6).params)
+    assert_same(restore(copied_run, some_state(7, 0)), some_state(1, 6))
+    save(copied_run, some_state(5, 9))
+    assert_same(restore(copied_run, some_state(7, 0)), some_state(5, 9))
+
+
+def test_a_run_is_read_as_a_model(run):
+    pretrained = load_pretrained(run)
+    wanted = some_state(1, 6)
+    assert_same(pretrained.variables, {"params": wanted.params, "batch_stats": wanted.batch_stats})
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(pretrained.variables))
+    assert (pretrained.architecture, pretrained.input_size, pretrained.carried) == (TINY, 32, {})
+
+
+def test_save_pretrained_and_back(tmp_path):
+    carried = {"backbone.visual.proj": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    variables = jax.tree.map(np.asarray, tree(3))
+    wanted = Pretrained(architecture=TINY, variables=variables, input_size=96, carried=carried)
+    path = tmp_path / "a" / "model"
+    save_pretrained(path, wanted)
+    found = load_pretrained(str(path))
+    assert_same(found.variables, variables)
+    assert (found.architecture, found.input_size) == (TINY, 96)
+    assert_same(found.carried, carried)
+    assert [entry.name for entry in path.parent.iterdir()] == ["model"]
+
+
+def test_save_pretrained_fills_an_empty_directory(tmp_path):
+    path = tmp_path / "model"
+    path.mkdir()
+    save_pretrained(path, Pretrained(architecture=TINY, variables=tree(3)))
+    assert load_pretrained(path).architecture == TINY
+
+
+@pytest.mark.parametrize("kind", ["directory", "file"])
+def test_save_pretrained_overwrites_nothing(tmp_path, kind):
+    path = tmp_path / "model"
+    notes = path / "notes.txt" if kind == "directory" else path
+    notes.parent.mkdir(exist_ok=True)
+    notes.write_text("mine")
+    with pytest.raises(UserError, match="exists and is not empty"):
+        save_pretrained(path, Pretrained(architecture=TINY, variables=tree(3)))
+    assert notes.read_text() == "mine"
+    assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == [notes]
+
+
+def test_save_pretrained_leaves_nothing_behind_when_it_fails(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", fail)
+    with pytest.raises(OSError, match="No space"):
+        save_pretrained(tmp_path / "model", Pretrained(architecture=TINY, variables=tree(3)))
+    assert not list(tmp_path.iterdir())
+
+
+def remove_model_file(folder):
+    (folder / "model.json").unlink()
+
+
+def cut_model_file(folder):
+    text = (folder / "model.json").read_text()
+    (folder / "model.json").write_text(text[: len(text) // 2])
+
+
+def add_unknown_size(folder):
+    description = json.loads((folder / "model.json").read_text())
+    description["architecture"]["wheels"] = 4
+    (folder / "model.json").write_text(json.dumps(description))
+
+
+def forget_input_size(folder):
+    description = json.loads((folder / "model.json").read_text())
+    del description["input_size"]
+    (folder / "model.json").write_text(json.dumps(description))
+
+
+def make_it_a_list(folder):
+    (folder / "model.json").write_text("[]")
+
+
+def remove_checkpoints(folder):
+    shutil.rmtree(folder / checkpoint.CHECKPOINTS)
+
+
+def leave_only_an_unfinished_one(folder):
+    leave_unfinished(folder, 6, UNFINISHED[0])
+    for step in (3, 6):
+        shutil.rmtree(folder / checkpoint.CHECKPOINTS / str(step))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (shutil.rmtree, "no such checkpoint directory"),
+        (remove_model_file, "has no model.json"),
+        (cut_model_file, r"model\.json' is damaged"),
+        (add_unknown_size, r"model\.json' is damaged: .*wheels"),
+        (forget_input_size, r"model\.json' is damaged"),
+        (make_it_a_list, r"model\.json' is damaged"),
+        (remove_checkpoints, "no finished checkpoint"),
+        (leave_only_an_unfinished_one, "no finished checkpoint"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_broken_model_directory_is_one_line(copied_run, damage, message):
+    damage(copied_run)
+    with pytest.raises(UserError, match=message) as error:
+        load_pretrained(copied_run)
+    assert "\n" not in str(error.value)
+
+
+def test_json_is_written_in_one_move(tmp_path):
+    path = tmp_path / "new" / "summary.json"
+    checkpoint.write_json(path, {"steps": 3})
+    checkpoint.write_json(path, {"steps": 4})
+    assert json.loads(path.read_text()) == {"steps": 4}
+    with pytest.raises(TypeError):
+        checkpoint.write_json(path, {"steps": object()})
+    assert json.loads(path.read_text()) == {"steps": 4}
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert [entry.name for entry in path.parent.iterdir()] == ["summary.json"], "a temporary file was left"

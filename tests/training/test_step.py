@@ -1,0 +1,149 @@
+"""One step of training, compiled for one and for eight devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType
+from tiny_run import ARCHITECTURE
+
+from unilseg_jax.models.architecture import Architecture
+from unilseg_jax.models.unilseg import UniLSeg
+from unilseg_jax.training import sharding
+from unilseg_jax.training.state import init_state, init_variables
+from unilseg_jax.training.step import make_predict_step, make_train_step
+
+SIZE, PICTURES, PROMPTS = 32, 8, 2
+MODEL = UniLSeg(Architecture(**ARCHITECTURE, dropout=0.1, stochastic_depth=0.2))
+# Where a gradient is zero but for rounding, Adam's own epsilon would take the rounding for a direction.
+OPTIMIZER = optax.adam(3e-3, eps=1e-3)
+WEIGHTS = {"bce_weight": 1.0, "dice_weight": 1.0, "auxiliary_weight": 1.0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly():
+    """Compiling takes most of the time here; what is computed stays the same but for rounding."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def mesh_of(count):
+    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Bright squares on dark ground; the first prompt names them, the second the ground."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 60, (PICTURES, SIZE, SIZE, 3), dtype=np.uint8)
+    mask = np.zeros((PICTURES, PROMPTS, SIZE, SIZE), np.uint8)
+    for number, (y, x) in enumerate(rng.integers(0, SIZE // 2, (PICTURES, 2))):
+        image[number, y : y + SIZE // 2, x : x + SIZE // 2] += 180
+        mask[number, 0, y : y + SIZE // 2, x : x + SIZE // 2] = 1
+    mask[:, 1] = 1 - mask[:, 0]
+    tokens = np.zeros((PICTURES, PROMPTS, MODEL.architecture.word_len), np.int32)
+    tokens[:, 0, :3] = 49406, 320, 49407
+    tokens[:, 1, :4] = 49406, 518, 1000, 49407
+    return {"image": image, "tokens": tokens, "mask": mask, "valid": np.ones((PICTURES, PROMPTS), bool)}
+
+
+@pytest.fixture(scope="module")
+def variables():
+    """Random variables, drawn here, since compiling `init` takes longer."""
+    shapes = jax.eval_shape(lambda: init_variables(MODEL, 0))
+    rng = np.random.default_rng(0)
+
+    def value(path, leaf):
+        if path[-1].key in ("scale", "var"):
+            return np.ones(leaf.shape, np.float32)
+        fan_in = max(np.prod(leaf.shape[:-1]), 1) if path[-1].key == "kernel" else 100
+        return (fan_in**-0.5 * rng.standard_normal(leaf.shape)).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(value, dict(shapes))
+
+
+def train_step(count):
+    return make_train_step(MODEL, OPTIMIZER, mesh_of(count), seed=0, loss_weights=WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    return train_step(1)
+
+
+@pytest.fixture(scope="module")
+def eight_devices():
+    return train_step(8)
+
+
+def steps(step, count, variables, batch, *, devices=1, first=0):
+    """Returns the state after some steps on one batch, and the terms of each."""
+    mesh = mesh_of(devices)
+    state = init_state(jax.tree.map(jnp.array, variables), OPTIMIZER).replace(step=jnp.int32(first))
+    state = jax.device_put(state, sharding.replicated(mesh))
+    sent, terms = sharding.put_batch(batch, mesh), []
+    for _ in range(count):
+        state, values = step(state, sent)
+        terms.append({name: float(value) for name, value in values.items()})
+    return state, terms
+
+
+def test_the_loss_falls_and_everything_moves(one_device, variables, batch):
+    state, terms = steps(one_device, 30, variables, batch)
+    losses = [values["loss"] for values in terms]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    assert int(state.step) == 30
+    assert terms[0].keys() == {"loss", "bce", "dice", "auxiliary", "grad_norm"}
+    assert terms[0]["grad_norm"] > 0
+    for name in variables["params"]:
+        changed = jax.tree.map(lambda a, b: bool((a != b).any()), state.params[name], variables["params"][name])
+        assert any(jax.tree.leaves(changed)), f"{name} did not move"
+    moved = jax.tree.map(lambda a, b: bool((a != b).all()), state.batch_stats, variables["batch_stats"])
+    assert all(jax.tree.leaves(moved)), "a batch norm did not count"
+
+
+def test_eight_devices_compute_what_one_computes(one_device, eight_devices, variables, batch):
+    alone, alone_terms = steps(one_device, 2, variables, batch)
+    together, together_terms = steps(eight_devices, 2, variables, batch, devices=8)
+    for a, b in zip(alone_terms, together_terms, strict=True):
+        assert a == pytest.approx(b, abs=1e-5, rel=1e-5)
+    for name in ("params", "batch_stats"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(jax.device_get(a), jax.device_get(b), atol=1e-5),
+            getattr(alone, name),
+            getattr(together, name),
+        )
+
+
+def test_noise_depends_on_the_step_alone(one_device, variables, batch):
+    (first,), (again,), (later,) = (
+        steps(one_device, 1, variables, batch, first=number)[1] for number in (5, 5, 6)
+    )
+    assert first == again
+    assert abs(first["loss"] - later["loss"]) > 1e-6
+
+
+def test_prompts_that_only_fill_the_batch_do_not_count(one_device, variables, batch):
+    valid = np.tile([True, False], (PICTURES, 1))
+    one = {**batch, "valid": valid}
+    other = {**one, "mask": np.concatenate([batch["mask"][:, :1], batch["mask"][:, :1]], axis=1)}
+    (first,), (second,) = (steps(one_device, 1, variables, given)[1] for given in (one, other))
+    assert first == pytest.approx(second, rel=1e-6)
+    everything = {**other, "valid": batch["valid"]}
+    assert steps(one_device, 1, variables, everything)[1][0]["loss"] != pytest.approx(first["loss"], rel=1e-3)
+
+
+def test_prediction_is_of_each_picture_and_prompt_by_itself(variables, batch):
+    predict = make_predict_step(MODEL, mesh_of(1))
+    probs = predict(variables, batch["image"], batch["tokens"])
+    assert probs.shape == (PICTURES, PROMPTS, SIZE, SIZE)
+    assert probs.dtype == jnp.float32
+    assert (probs > 0).all()
+    assert (probs < 1).all()
+    order = np.roll(np.arange(PICTURES), 3)
+    turned = predict(variables, batch["image"][order], batch["tokens"][order, ::-1])
+    np.testing.assert_allclose(turned, probs[order][:, ::-1], atol=1e-5)
+    assert np.abs(probs[0, 0] - probs[1, 0]).max() > 1e-3
+    assert np.abs(probs[0, 0] - probs[0, 1]).max() > 1e-5

@@ -1,0 +1,68 @@
+"""What a run leaves behind while it goes."""
+
+import json
+
+import pytest
+
+from unilseg_jax.training.writer import METRICS_FILE, MetricWriter, ProgressLine
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines()]
+
+
+def write(folder, first_step, *entries):
+    writer = MetricWriter(folder, first_step)
+    for step, values in entries:
+        writer.write(step, values)
+    writer.close()
+
+
+def test_numbers_are_written_by_step_and_for_tensorboard(tmp_path):
+    write(tmp_path, 0, (1, {"train/loss": 2.5}), (2, {"train/loss": 1.5, "train/bce": 0.5}))
+    assert lines(tmp_path) == [{"step": 1, "train/loss": 2.5}, {"step": 2, "train/loss": 1.5, "train/bce": 0.5}]
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert b"train/bce" in events.read_bytes()
+
+
+def test_a_line_is_on_disk_at_once(tmp_path):
+    writer = MetricWriter(tmp_path, 0)
+    writer.write(1, {"train/loss": 2.5})
+    assert lines(tmp_path) == [{"step": 1, "train/loss": 2.5}]
+    writer.close()
+
+
+def test_a_resumed_run_drops_the_steps_it_takes_again(tmp_path):
+    write(tmp_path, 0, *((step, {"train/loss": float(step)}) for step in (1, 2, 3, 4)))
+    write(tmp_path, 2, (3, {"train/loss": 30.0}))
+    assert [(line["step"], line["train/loss"]) for line in lines(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+
+
+@pytest.mark.parametrize("rest", ['{"step": 2, "train/lo', "{}", ""])
+def test_a_line_cut_short_is_dropped(tmp_path, rest):
+    (tmp_path / METRICS_FILE).write_text('{"step": 1, "train/loss": 2.0}\n' + rest)
+    write(tmp_path, 5, (6, {"train/loss": 1.0}))
+    assert [line["step"] for line in lines(tmp_path)] == [1, 6]
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_progress_in_plain_lines(capsys):
+    with ProgressLine(10, 100, batch_size=4) as progress:
+        assert progress.update(20, 1.25) > 0
+    out = capsys.readouterr().out
+    assert out.startswith("step 20/100  loss 1.2500  ")
+    assert out.rstrip().endswith("s left")
+
+
+def test_speed_is_of_the_images_since_the_last_call_without_pauses(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("unilseg_jax.training.writer.time.perf_counter", lambda: now[0])
+    progress = ProgressLine(0, 100, batch_size=4)
+    now[0] += 2
+    assert progress.update(10, 1.0) == pytest.approx(20)
+    now[0] += 1
+    progress.pause()
+    now[0] += 50
+    progress.resume()
+    now[0] += 1
+    assert progress.update(15, 1.0) == pytest.approx(10)
