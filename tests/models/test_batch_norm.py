@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from quick_compile import quick_jit
 from tiny_model import random_array, random_variables
 
 from unilseg_jax.models.layers import BatchNorm, ConvNormRelu
@@ -63,8 +64,8 @@ def test_the_variance_keeps_its_digits_far_from_zero():
 def test_statistics_are_float32_for_bfloat16_maps():
     x = random_array((2, 4, 4, 8)).astype(jnp.bfloat16)
     layer = ConvNormRelu(6, 3, jnp.bfloat16)
-    variables = layer.init(jax.random.key(0), x, train=True)
-    found, updated = layer.apply(variables, x, train=True, mutable="batch_stats")
+    variables = random_variables(layer, x, train=True)
+    found, updated = quick_jit(lambda v: layer.apply(v, x, train=True, mutable="batch_stats"))(variables)
     assert found.dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves((variables, updated))} == {np.dtype("float32")}
 

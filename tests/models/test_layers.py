@@ -1,5 +1,7 @@
 """Layers: by hand, and the two forms of attention against NumPy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -173,11 +175,11 @@ def test_dropout_is_active_in_training_alone():
     ):
         variables = random_variables(layer, *inputs)
         # Without a key of randomness an active dropout raises.
-        still = layer.apply(variables, *inputs, train=False)
-        shaken = layer.apply(variables, *inputs, train=True, rngs=DROPOUT)
+        still = quick_jit(functools.partial(layer.apply, train=False))(variables, *inputs)
+        shaken = quick_jit(functools.partial(layer.apply, train=True, rngs=DROPOUT))(variables, *inputs)
         assert not np.allclose(still, shaken, atol=1e-2), type(layer).__name__
         without = type(layer)(**{**layer_fields(layer), "dropout": 0.0})
-        calm = without.apply(variables, *inputs, train=True)
+        calm = quick_jit(functools.partial(without.apply, train=True))(variables, *inputs)
         np.testing.assert_allclose(calm, still, atol=1e-6, err_msg=type(layer).__name__)
 
 

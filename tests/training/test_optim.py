@@ -62,7 +62,7 @@ def test_rules_are_matched_from_the_start_of_a_path():
 
 
 def test_a_parameter_without_a_rule_is_refused():
-    with pytest.raises(UserError, match="no rule .* parameter language_path/query/kernel"):
+    with pytest.raises(UserError, match=r"no rule .* parameter language_path/query/kernel"):
         optim.group_scales(PARAMS, (("image_encoder/", 0.1),))
 
 

@@ -55,7 +55,9 @@ def test_everything_comes_from_a_whole_model(form, released, pretrained, tmp_pat
 def test_a_model_of_another_architecture_is_refused_by_one_line(released, pretrained):
     other = fresh(pretrained)
     other["params"].pop("prefusion")
-    with pytest.raises(UserError, match=r"of another architecture .* prefusion/.* found \(.*wanted none") as error:
+    with pytest.raises(
+        UserError, match=r"of another architecture .*params/prefusion/.*: found \(.*, wanted none"
+    ) as error:
         first_weights(other, dataclasses.replace(TINY, pre_fusion=False), model=released)
     assert "\n" not in str(error.value)
 

@@ -1,0 +1,109 @@
+"""What people see of an evaluation: the sheet of pictures and the table."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unilseg_jax.evaluation import report
+from unilseg_jax.evaluation.evaluator import Example
+from unilseg_jax.input_pipeline.triplet import Triplet
+
+KINDS = ("attribute", "category", "nothing", "part", "relation", "salient")
+
+
+def example(phrase="the red circle", *, size=(192, 192)) -> Example:
+    """Returns a black picture: the truth is its left half, the prediction its upper half."""
+    height, width = size
+    mask = np.zeros((1, height, width), np.uint8)
+    mask[0, :, : width // 2] = 1
+    prediction = np.zeros((height, width), bool)
+    prediction[: height // 2] = True
+    triplet = Triplet(
+        image_id="a",
+        image=np.zeros((height, width, 3), np.uint8),
+        masks=mask,
+        phrases=(phrase,),
+        mask_index=(0,),
+        kinds=("attribute",),
+    )
+    return Example(triplet=triplet, phrase=0, prediction=prediction, iou=1 / 3)
+
+
+@pytest.mark.parametrize(("count", "columns", "grid"), [(1, 6, (6, 1)), (6, 6, (6, 1)), (7, 3, (3, 3))])
+def test_the_sheet_has_a_tile_for_each_example(tmp_path, count, columns, grid):
+    path = tmp_path / "pictures" / "held_out.png"
+    report.draw_examples(path, [example()] * count, columns)
+    assert [entry.name for entry in path.parent.iterdir()] == ["held_out.png"]
+    with Image.open(path) as sheet:
+        sheet.load()
+        assert (sheet.format, sheet.mode) == ("PNG", "RGB")
+        assert sheet.size == (grid[0] * (report.TILE + 8), grid[1] * (report.TILE + 44))
+
+
+def test_hits_misses_and_surplus_have_their_colours(tmp_path):
+    path = tmp_path / "sheet.png"
+    report.draw_examples(path, [example()], columns=1)
+    tile = np.asarray(Image.open(path))[4 : 4 + report.TILE, 4 : 4 + report.TILE].astype(int)
+    quarter, three = report.TILE // 4, 3 * report.TILE // 4
+    for (y, x), colour in {
+        (quarter, quarter): report.HIT,
+        (three, quarter): report.MISSED,
+        (quarter, three): report.SURPLUS,
+        (three, three): (0, 0, 0),
+    }.items():
+        assert np.abs(tile[y, x] - 0.55 * np.array(colour)).max() <= 2
+
+
+@pytest.mark.parametrize("size", [(30, 400), (400, 30), (1, 1000), (29, 37)])
+def test_pictures_of_any_shape_and_long_phrases_fit_their_tile(tmp_path, size):
+    phrases = ["word " * 60, "x" * 300, "the dog, straße 木 🐕", ""]
+    path = tmp_path / "sheet.png"
+    report.draw_examples(path, [example(phrase, size=size) for phrase in phrases], columns=2)
+    with Image.open(path) as sheet:
+        assert sheet.size == (2 * (report.TILE + 8), 2 * (report.TILE + 44))
+
+
+def row(value):
+    names = ("oiou", "miou", *(f"pr_at_{share}" for share in (50, 60, 70, 80, 90)), "nothing_found")
+    return {**dict.fromkeys(names, value), "count": 12345}
+
+
+@pytest.fixture
+def summary():
+    honest = {"all": row(0.6543), "kinds": {kind: row(0.1 * n + 0.0123) for n, kind in enumerate(KINDS)}}
+    honest["kinds"]["nothing"]["oiou"] = math.nan
+    shuffled = {"all": row(0.2345), "kinds": {kind: row(0.0777) for kind in KINDS}}
+    return {
+        "steps": 1200,
+        "training_seconds": 312.4,
+        "evals": {"held_out": {"honest": honest, "shuffled": shuffled}, "val": {"honest": honest}},
+    }
+
+
+def test_the_table_has_every_kind_and_its_numbers_in_full(summary, capsys):
+    """Also where no terminal tells its width, as in a log: then 80 columns are assumed."""
+    report.print_summary(summary)
+    out = capsys.readouterr().out
+    for kind in (*KINDS, "all"):
+        assert kind in out, f"{kind} is cut"
+    for number in ("0.6543", "0.2345", "0.0123", "0.5123", "0.0777", "12345"):
+        assert number in out, f"{number} is cut"
+    assert "nan" not in out
+
+
+def test_an_evaluation_without_shuffled_phrases_has_no_column_for_them(summary, capsys):
+    del summary["evals"]["held_out"]
+    report.print_summary(summary)
+    out = capsys.readouterr().out
+    assert "0.0777" not in out
+    assert "val after 1200 steps, 312 s of training" in out
+
+
+def test_without_nan_gives_what_json_has():
+    value = {"a": [1.5, math.nan, {"b": math.inf}], "c": (-math.inf, 3), "d": "nan", "e": None, "f": True}
+    found = report.without_nan(value)
+    assert found == {"a": [1.5, None, {"b": None}], "c": [None, 3], "d": "nan", "e": None, "f": True}
+    json.dumps(found, allow_nan=False)
