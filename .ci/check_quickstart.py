@@ -16,11 +16,12 @@ def shortfalls(summary: dict) -> list[str]:
     """Returns one line for each promise that does not hold."""
     held_out = summary["evals"]["held_out"]
     honest, shuffled = held_out["honest"], held_out["shuffled"]
-    relation, deaf = honest["kinds"]["relation"]["oiou"], shuffled["kinds"]["relation"]["oiou"]
+    whole, deaf = honest["all"]["oiou"], shuffled["all"]["oiou"]
+    margin = honest["kinds"]["relation"]["oiou"] - shuffled["kinds"]["relation"]["oiou"]
     claims = [
-        (honest["all"]["oiou"] >= OIOU, f"oIoU over all phrases {honest['all']['oiou']:.4f}, wanted {OIOU}"),
-        (shuffled["all"]["oiou"] <= SHUFFLED, f"shuffled {shuffled['all']['oiou']:.4f}, wanted at most {SHUFFLED}"),
-        (relation - deaf >= RELATION_MARGIN, f"relations {relation:.4f}, shuffled {deaf:.4f}: margin below {RELATION_MARGIN}"),
+        (whole >= OIOU, f"oIoU over all phrases {whole:.4f}, wanted {OIOU}"),
+        (deaf <= SHUFFLED, f"oIoU with shuffled phrases {deaf:.4f}, wanted at most {SHUFFLED}"),
+        (margin >= RELATION_MARGIN, f"relations {margin:.4f} above shuffled, wanted {RELATION_MARGIN}"),
     ]
     return [line for holds, line in claims if not holds]
 

@@ -3,7 +3,7 @@
     python benchmarks/inference.py [--peer CHECKOUT]
 
 With `--peer`, a checkout of the released PyTorch code gets the same random weights through our exporter,
-and both sides run in turn, each in a process of its own; the peer's needs `torch`, `loguru` and `fvcore`.
+and both sides run in turn, each in a process of its own; the peer's needs `torch`, `loguru`, `fvcore` and `pyyaml`.
 A phrase costs the released code a whole forward pass; here the picture is encoded once.
 """
 
@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 PHRASES = (
-    "the dog", "all sky", "the man in the red shirt on the left", "the most salient object", "all grass", "the small cup",
-    "the second car from the right", "all window", "the leg of the table", "a woman holding an umbrella", "all road",
-    "the tallest tree", "the plate with the sandwich", "all person", "the white boat", "the bird",
+    "the dog", "all sky", "the man in the red shirt on the left", "the most salient object", "all grass",
+    "the small cup", "the second car from the right", "all window", "the leg of the table", "a woman holding an umbrella",
+    "all road", "the tallest tree", "the plate with the sandwich", "all person", "the white boat", "the bird",
 )  # fmt: skip
 GROUPS = ("image encoder", "text encoder", "pre-fusion", "vision path", "language path")
 
@@ -232,6 +232,8 @@ def main() -> None:
     if arguments.worker:
         worker(arguments.worker, arguments.peer)
         return
+    if arguments.peer and not (arguments.peer / "model").is_dir():
+        parser.error(f"{str(arguments.peer)!r} is no checkout of the released code: it has no folder model/")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder, arguments.size)
@@ -239,12 +241,14 @@ def main() -> None:
         if arguments.peer:
             sides["peer"] = Side(folder, arguments.peer.resolve())
         print(f"Swin-B, {arguments.size} px, float32, {os.cpu_count()} cores, {arguments.rounds} turns, medians")
+        whole = {}
         for count in (1, len(PHRASES)):
             for side in sides.values():
                 side.ask(count)
             turns = [{label: side.ask(count) for label, side in sides.items()} for _ in range(arguments.rounds)]
             for label in sides:
                 seconds = [turn[label]["seconds"] for turn in turns]
+                whole.setdefault(label, statistics.median(seconds))
                 print(
                     f"  {count:2d} phrase(s)  {label}  {statistics.median(seconds):7.2f} s "
                     f"({min(seconds):.2f} to {max(seconds):.2f})  peak memory {turns[-1][label]['peak']:.2f} GiB"
@@ -261,6 +265,8 @@ def main() -> None:
         print("where one phrase's time goes, s: " + "  ".join(f"{label:>8}" for label in parts))
         for group in GROUPS:
             print(f"  {group:30s} " + "  ".join(f"{parts[label][group]:8.3f}" for label in parts))
+        rest = {label: whole[label] - sum(parts[label].values()) for label in parts}
+        print(f"  {'rest':30s} " + "  ".join(f"{rest[label]:8.3f}" for label in parts))
         for side in sides.values():
             side.stop()
 

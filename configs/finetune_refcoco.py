@@ -8,14 +8,19 @@ One GPU of 80 GB or more. Another set: --config.input.source.name=refcoco/refcoc
 evals.val.source. The paper starts from its stage 2; from published encoders instead:
 --config.init.swin=swin_base_patch4_window7_224_22k.pth --config.init.clip=ViT-B-16.pt
 
-The same file for a look at real data on a CPU: --config=configs/finetune_refcoco.py:small
+The same file for a look at real data on a CPU: --config=configs/finetune_refcoco.py:cpu
 """
 
-from unilseg_jax.config import base_config, dataset_source, evaluation
+from unilseg_jax.config import base_config, dataset_source, evaluation, use_swin
 
 
 def get_config(size: str = "base"):
-    """Returns the config: `base` is the paper's, `small` a small model from scratch at 96 px."""
+    """Returns the config.
+
+    Args:
+        size: of the Swin: `tiny`, `small`, `base` (the paper's) or `large`; or `cpu`: a model that a CPU
+            trains in minutes, at 96 px.
+    """
     config = base_config()
     config.input.source = dataset_source("refcoco/refcoco", data_dir="prepared", split="train")
     config.input.size = 480
@@ -28,7 +33,9 @@ def get_config(size: str = "base"):
         dataset_source("refcoco/refcoco", data_dir="prepared", split="val"), every=2_000, shuffled=True
     )
     config.checkpoint_every = 1_000
-    if size == "small":
+    if size != "cpu":
+        use_swin(config, size)
+    else:
         config.model.update(
             embed_dim=32,
             depths=(2, 2, 2, 2),
@@ -47,6 +54,4 @@ def get_config(size: str = "base"):
         config.checkpoint_every = 50
         config.evals.val.update(every=50, batch_size=4)
         config.log_every = 10
-    elif size != "base":
-        raise ValueError(f"no size {size!r}; wanted 'base' or 'small'")
     return config

@@ -32,11 +32,11 @@ def get_config():
     config.input.source = scenes_source(num_scenes=1_000_000, seed=0, size=SIZE)
     config.input.size = SIZE
     config.input.batch_size = 8
-    config.input.prompts = 4
-    config.optim.learning_rate = 1e-3
+    config.input.prompts = 5
+    config.optim.learning_rate = 5e-4
     config.optim.warmup_steps = 50
-    config.optim.decay_at = (0.6, 0.85)
-    config.optim.decay_factor = 0.3
+    config.optim.decay_at = (0.5, 0.75, 0.9)
+    config.optim.decay_factor = 0.4
     config.optim.clip_norm = 1.0
     config.optim.lr_scales = ((".*", 1.0),)  # from scratch: no backbone to spare
     config.evals.held_out = evaluation(

@@ -8,8 +8,8 @@ shift 2
 for ((attempt = 0; attempt <= ${RESTARTS:-3}; attempt++)); do
   python -m unilseg_jax.train --config "$config" --workdir "$workdir" "$@"
   code=$?
-  # 0: finished; 1: diverged; 2: bad input; 130: stopped by hand. Starting again would not help.
-  case $code in 0 | 1 | 2 | 130) exit "$code" ;; esac
+  # 0: finished; 2: bad input; 3: diverged; 130: stopped by hand. Starting again would not help.
+  case $code in 0 | 2 | 3 | 130) exit "$code" ;; esac
   echo "run ended with code $code; starting again" >&2
 done
 exit "$code"

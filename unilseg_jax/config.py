@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict, config_flags
 
+from unilseg_jax import shapes
 from unilseg_jax.errors import UserError
 from unilseg_jax.models.architecture import SWIN_SIZES, Architecture
 
@@ -73,6 +74,8 @@ def evaluation(source: ConfigDict, *, every: int = 0, shuffled: bool = False, **
 
 def use_swin(config: ConfigDict, size: str) -> None:
     """Gives `config.model` an image encoder of a published size: a key of `SWIN_SIZES`."""
+    if size not in SWIN_SIZES:
+        raise UserError(f"no Swin of size {size!r}; wanted one of {', '.join(SWIN_SIZES)}")
     config.model.update(SWIN_SIZES[size])
 
 
@@ -95,7 +98,7 @@ def check(config: ConfigDict) -> None:
         UserError: names the key, its value and what is wanted.
     """
     architecture_of(config)
-    positive = {
+    at_least_one = {
         "steps": config.steps,
         "input.batch_size": config.input.batch_size,
         "input.prompts": config.input.prompts,
@@ -103,11 +106,27 @@ def check(config: ConfigDict) -> None:
         "log_every": config.log_every,
         "checkpoint_every": config.checkpoint_every,
         "checkpoints_kept": config.checkpoints_kept,
-        "optim.learning_rate": config.optim.learning_rate,
     }
-    for key, value in positive.items():
-        if value <= 0:
-            raise UserError(f"config.{key} = {value} must be greater than 0")
+    not_negative = {
+        "optim.warmup_steps": config.optim.warmup_steps,
+        "optim.clip_norm": config.optim.clip_norm,
+        "input.threads": config.input.threads,
+        "input.workers": config.input.workers,
+        "pictures": config.pictures,
+    }
+    for name, entry in config.evals.items():
+        at_least_one |= {f"evals.{name}.batch_size": entry.batch_size, f"evals.{name}.prompts": entry.prompts}
+        not_negative |= {f"evals.{name}.every": entry.every, f"evals.{name}.max_images": entry.max_images}
+        if not 0 < entry.threshold < 1:
+            raise UserError(f"config.evals.{name}.threshold = {entry.threshold} must be between 0 and 1")
+    for least, values in ((1, at_least_one), (0, not_negative)):
+        for key, value in values.items():
+            if value < least:
+                raise UserError(f"config.{key} = {value} must be at least {least}")
+    if config.optim.learning_rate <= 0:
+        raise UserError(f"config.optim.learning_rate = {config.optim.learning_rate} must be greater than 0")
+    if config.input.size < shapes.MIN_SIDE:
+        raise UserError(f"config.input.size = {config.input.size} px must be at least {shapes.MIN_SIDE}")
     for key, value in [("input.resize", config.input.resize)] + [
         (f"evals.{name}.resize", entry.resize) for name, entry in config.evals.items()
     ]:
@@ -134,16 +153,29 @@ def parse_flags(argv: Sequence[str]) -> tuple[ConfigDict, str]:
     from absl import flags
 
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", help_string="config file", flag_values=values)
+    argv = ["train", *argv]
+    config_flags.DEFINE_config_file("config", help_string="config file", flag_values=values, sys_argv=argv)
     flags.DEFINE_string("workdir", None, "where the run's files go", flag_values=values)
     try:
-        rest = values(["train", *argv])[1:]
+        rest = values(argv)[1:]
         config = values.config
-    except FileNotFoundError as error:
-        raise UserError(f"no such config file: {error.filename or error}; see the folder configs/") from error
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        lines = [line for line in str(error).strip().strip("'\"").splitlines() if line.strip()]
-        raise UserError(f"bad flag or config key: {lines[0] if lines else error!r}") from error
+    except (
+        flags.Error,
+        OSError,
+        SyntaxError,
+        ImportError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        # The libraries wrap one error in another, and a KeyError shows its text quoted.
+        while error.args and isinstance(error.args[0], Exception):
+            error = error.args[0]
+        text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+        raise UserError(
+            f"bad flag, config file or key: {text}; the keys stand in unilseg_jax/config.py, the files in configs/"
+        ) from None
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; wanted --config FILE --workdir DIR [--config.key=value …]")
     if config is None or not values.workdir:

@@ -11,7 +11,7 @@ class UserError(ValueError):
 
 
 def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
-    """Runs a command's `main`; a `UserError` becomes one line on stderr and exit code 2, a run that diverged exit code 1.
+    """Runs a command's `main`; a `UserError` becomes one line on stderr and exit code 2, divergence exit code 3.
 
     Args:
         main: takes the arguments after the program's name (None: those of the process).
@@ -24,7 +24,7 @@ def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str
         raise SystemExit(2) from None
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(3) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import unilseg_jax
+from unilseg_jax.command_line import OneLineParser
 from unilseg_jax.errors import UserError, run_command
 from unilseg_jax.input_pipeline.conversion import (
     QUARANTINE_FILE,
@@ -200,7 +201,7 @@ def show_report(console: Console, title: str, directory: Path) -> None:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m unilseg_jax.prepare", description=__doc__.splitlines()[0])
+    parser = OneLineParser(prog="python -m unilseg_jax.prepare", description=__doc__.splitlines()[0])
     parser.add_argument("name", help="data set, a folder of data/ such as refcoco")
     parser.add_argument("--raw", required=True, metavar="DIR", help="folder of the downloaded files")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of all prepared data sets")

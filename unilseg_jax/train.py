@@ -5,6 +5,7 @@ The run's directory holds `config.json`, `model.json`, `checkpoints/`, `metrics.
 last checkpoint as if it had not been interrupted.
 """
 
+import json
 import math
 import sys
 import time
@@ -17,7 +18,11 @@ from unilseg_jax.errors import UserError, run_command
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command with `argv`, or with the process's arguments."""
-    config, workdir = parse_flags(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    if {"-h", "--help"} & set(argv):
+        print(__doc__)
+        return
+    config, workdir = parse_flags(argv)
     train(config, workdir)
 
 
@@ -49,6 +54,7 @@ def train(config, workdir: str) -> dict:
     # ---- Data, and everything that may be wrong with the config ------------------------------------------
     started = time.perf_counter()
     directory = Path(workdir)
+    _check_directory(directory, config)
     architecture = architecture_of(config)
     check_given(**config.init)
     mesh = sharding.make_mesh(config.input.batch_size)
@@ -97,10 +103,17 @@ def train(config, workdir: str) -> dict:
     state = jax.jit(lambda v: init_state(v, optimizer), out_shardings=whole)(variables)
 
     # ---- Where to start: 1. this run's last checkpoint, 2. given weights, 3. from scratch ----------------
-    directory.mkdir(parents=True, exist_ok=True)
-    checkpointer = Checkpointer(directory, config.checkpoints_kept)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        checkpointer = Checkpointer(directory, config.checkpoints_kept)
+    except OSError as error:
+        raise UserError(f"cannot write to --workdir {workdir!r}: {error.strerror}; name another directory") from error
     state = checkpointer.restore_latest(state)
     first_step = int(state.step)
+    if first_step > config.steps:
+        raise UserError(
+            f"{workdir!r} has gone {first_step} steps, config.steps is {config.steps}; name another workdir"
+        )
     if first_step == 0:
         variables, carried, notes = first_weights(jax.device_get(variables), architecture, **config.init)
         write_carried(directory, carried)
@@ -120,7 +133,7 @@ def train(config, workdir: str) -> dict:
     # ---- Steps -------------------------------------------------------------------------------------------
     train_step = make_train_step(model, optimizer, mesh, seed=config.seed, loss_weights=config.loss.to_dict())
     predict_step = make_predict_step(model, mesh)
-    writer = MetricWriter(directory, first_step)
+    writer = MetricWriter(directory, first_step, config.steps)
 
     def evaluate(name: str, shuffled: bool = False) -> dict:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -147,32 +160,35 @@ def train(config, workdir: str) -> dict:
         threads=config.input.threads,
         workers=config.input.workers,
     )
-    train_seconds = 0.0
     with ProgressLine(first_step, config.steps, config.input.batch_size) as progress:
-        began = time.perf_counter()
+        began, checked = time.perf_counter(), first_step
         batch = sharding.put_batch(next(batches), mesh) if first_step < config.steps else None
         for step in range(first_step + 1, config.steps + 1):
             state, terms = train_step(state, batch)
             if step < config.steps:  # while the device works
                 batch = sharding.put_batch(next(batches), mesh)
-            if step % config.log_every == 0 or step == config.steps:
+            last = step == config.steps
+            logs, saves = (last or step % every == 0 for every in (config.log_every, config.checkpoint_every))
+            if logs or saves:
                 values = {f"train/{key}": float(value) for key, value in jax.device_get(terms).items()}
-                if not math.isfinite(values["train/loss"]):
+                if not all(math.isfinite(value) for value in values.values()):
                     checkpointer.close()
                     raise FloatingPointError(
-                        f"the loss is {values['train/loss']} between steps {step - config.log_every + 1} and {step}; "
-                        f"the last checkpoint in {directory} is from before; lower optim.learning_rate"
+                        f"the loss is {values['train/loss']}, the gradient's norm {values['train/grad_norm']}, since a "
+                        f"step between {checked + 1} and {step}; nothing was saved since; lower config.optim.learning_rate"
                     )
+                checked = step
+            if logs:
                 values["train/learning_rate"] = float(schedule(step - 1))
                 values["train/images_per_s"] = progress.update(step, values["train/loss"])
                 writer.write(step, values)
-            if step % config.checkpoint_every == 0 or step == config.steps:
-                checkpointer.save(state)
             progress.pause()
             for name, entry in config.evals.items():
                 if entry.every and step % entry.every == 0 and step < config.steps:
                     score = evaluate(name)["all"]
                     print(f"step {step}: {name} oIoU {score['oiou']:.4f}  mIoU {score['miou']:.4f}", flush=True)
+            if saves:  # after the evaluations: a run killed during one makes it again
+                checkpointer.save(state)
             progress.resume()
         jax.block_until_ready(state.params)
         train_seconds = time.perf_counter() - began
@@ -181,7 +197,7 @@ def train(config, workdir: str) -> dict:
     summary = {
         "steps": config.steps,
         "parameters": count,
-        "training_seconds": round(train_seconds, 1),
+        "training_seconds": round(train_seconds + _seconds_before(directory, first_step), 1),
         "evals": {
             name: {"honest": evaluate(name)} | ({"shuffled": evaluate(name, shuffled=True)} if entry.shuffled else {})
             for name, entry in config.evals.items()
@@ -194,6 +210,41 @@ def train(config, workdir: str) -> dict:
     report.print_summary(summary)
     print(f"written to {directory}")
     return summary
+
+
+def _check_directory(directory: Path, config) -> None:
+    """Refuses a run's directory that this config cannot go on with; other samples would be another run.
+
+    Raises:
+        UserError: the directory is a file, or its run has other data, another model or another seed.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"--workdir {str(directory)!r} is a file; name a directory")
+    file = directory / "config.json"
+    if not file.exists():
+        return
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{str(file)!r} is damaged: {error}; delete it or name another workdir") from None
+    now = json.loads(config.to_json_best_effort())
+    for config_input in (before.get("input", {}), now["input"]):
+        for key in ("threads", "workers"):  # these do not change what is read
+            config_input.pop(key, None)
+    other = [key for key in ("seed", "model", "dtype", "input", "optim", "loss") if before.get(key) != now[key]]
+    if other:
+        raise UserError(
+            f"{str(directory)!r} holds a run with another config.{other[0]}; name another workdir, or run it as "
+            f"{str(file)!r} says"
+        )
+
+
+def _seconds_before(directory: Path, first_step: int) -> float:
+    """Returns the training time that a finished run reported, if this process only evaluates it again."""
+    file = directory / "summary.json"
+    if not first_step or not file.exists():
+        return 0.0
+    return float(json.loads(file.read_text(encoding="utf-8")).get("training_seconds", 0.0))
 
 
 if __name__ == "__main__":

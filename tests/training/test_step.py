@@ -15,7 +15,7 @@ from unilseg_jax.training.state import init_state, init_variables
 from unilseg_jax.training.step import make_predict_step, make_train_step
 
 SIZE, PICTURES, PROMPTS = 32, 8, 2
-MODEL = UniLSeg(Architecture(**ARCHITECTURE, dropout=0.1, stochastic_depth=0.2))
+WHOLE = UniLSeg(Architecture(**ARCHITECTURE, dropout=0.1, stochastic_depth=0.2))
 BASELINE = UniLSeg(
     Architecture(**ARCHITECTURE, stochastic_depth=0.2, pre_fusion=False, language_path=False, vision_path=False)
 )
@@ -36,6 +36,14 @@ def mesh_of(count):
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
 
 
+@pytest.fixture(
+    scope="module", params=[BASELINE, pytest.param(WHOLE, marks=pytest.mark.slow)], ids=["baseline", "whole"]
+)
+def model(request):
+    """The baseline has what a divided batch could break: batch norms, noise, and means over the batch."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
 def batch():
     """Bright squares on dark ground; the first prompt names them, the second the ground."""
@@ -46,7 +54,7 @@ def batch():
         image[number, y : y + SIZE // 2, x : x + SIZE // 2] += 180
         mask[number, 0, y : y + SIZE // 2, x : x + SIZE // 2] = 1
     mask[:, 1] = 1 - mask[:, 0]
-    tokens = np.zeros((PICTURES, PROMPTS, MODEL.architecture.word_len), np.int32)
+    tokens = np.zeros((PICTURES, PROMPTS, ARCHITECTURE["word_len"]), np.int32)
     tokens[:, 0, :3] = 49406, 320, 49407
     tokens[:, 1, :4] = 49406, 518, 1000, 49407
     return {"image": image, "tokens": tokens, "mask": mask, "valid": np.ones((PICTURES, PROMPTS), bool)}
@@ -67,17 +75,17 @@ def random_variables(model):
 
 
 @pytest.fixture(scope="module")
-def variables():
-    return random_variables(MODEL)
+def variables(model):
+    return random_variables(model)
 
 
-def train_step(count, model=MODEL):
+def train_step(model, count):
     return make_train_step(model, OPTIMIZER, mesh_of(count), seed=0, loss_weights=WEIGHTS)
 
 
 @pytest.fixture(scope="module")
-def one_device():
-    return train_step(1)
+def one_device(model):
+    return train_step(model, 1)
 
 
 def steps(step, count, variables, batch, *, devices=1, first=0):
@@ -106,12 +114,9 @@ def test_the_loss_falls_and_everything_moves(one_device, variables, batch):
     assert all(jax.tree.leaves(moved)), "a batch norm did not count"
 
 
-@pytest.mark.parametrize("model", [BASELINE, pytest.param(MODEL, marks=pytest.mark.slow)], ids=["baseline", "whole"])
-def test_eight_devices_compute_what_one_computes(model, batch):
-    """The baseline has what a divided batch could break: batch norms, noise, and means over the batch."""
-    variables = random_variables(model)
-    alone, alone_terms = steps(train_step(1, model), 2, variables, batch)
-    together, together_terms = steps(train_step(8, model), 2, variables, batch, devices=8)
+def test_eight_devices_compute_what_one_computes(model, one_device, variables, batch):
+    alone, alone_terms = steps(one_device, 2, variables, batch)
+    together, together_terms = steps(train_step(model, 8), 2, variables, batch, devices=8)
     for a, b in zip(alone_terms, together_terms, strict=True):
         assert a == pytest.approx(b, abs=1e-5, rel=1e-5)
     for name in ("params", "batch_stats"):
@@ -138,8 +143,8 @@ def test_prompts_that_only_fill_the_batch_do_not_count(one_device, variables, ba
     assert steps(one_device, 1, variables, everything)[1][0]["loss"] != pytest.approx(first["loss"], rel=1e-3)
 
 
-def test_prediction_is_of_each_picture_and_prompt_by_itself(variables, batch):
-    predict = make_predict_step(MODEL, mesh_of(1))
+def test_prediction_is_of_each_picture_and_prompt_by_itself(model, variables, batch):
+    predict = make_predict_step(model, mesh_of(1))
     probs = predict(variables, batch["image"], batch["tokens"])
     assert probs.shape == (PICTURES, PROMPTS, SIZE, SIZE)
     assert probs.dtype == jnp.float32

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import grain
 import numpy as np
 
+from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.loader import Source
 from unilseg_jax.input_pipeline.triplet import Triplet
 from unilseg_jax.metrics.referring import ReferringMetric
@@ -33,6 +34,15 @@ class ShuffledPhrases:
 
     source: Source
     seed: int = 0
+
+    def __post_init__(self):
+        """Checks that there is somebody to swap with.
+
+        Raises:
+            UserError: there are less than two pictures.
+        """
+        if len(self.source) < 2:
+            raise UserError(f"phrases cannot be shuffled among {len(self.source)} picture(s); 2 are wanted")
 
     def __len__(self) -> int:
         return len(self.source)
@@ -108,11 +118,11 @@ class Evaluator:
             for first in range(0, len(triplet.phrases), self.prompts):
                 numbers = list(range(first, min(first + self.prompts, len(triplet.phrases))))
                 filled = numbers + [numbers[-1]] * (self.prompts - len(numbers))
-                tokens = tokenize([triplet.phrases[number] for number in filled], self.word_len)
+                tokens = tokenize([triplet.phrases[number] for number in filled], self.word_len, warn=False)
                 yield triplet, image, numbers, tokens
 
-    def _judge(self, predict: PredictFn, chunks: Sequence) -> Iterator[tuple[str, Example, ReferringMetric]]:
-        """Predicts a batch of chunks and yields each phrase's result."""
+    def _judge(self, predict: PredictFn, chunks: Sequence) -> Iterator[tuple[Triplet, int, np.ndarray]]:
+        """Predicts a batch of chunks and yields (picture, phrase's number, predicted mask)."""
         filled = [*chunks] + [chunks[-1]] * (self.batch_size - len(chunks))
         images = np.stack([chunk[1] for chunk in filled])
         tokens = np.stack([chunk[3] for chunk in filled])
@@ -121,10 +131,7 @@ class Evaluator:
         for (triplet, _, numbers, _), maps in zip(chunks, probs, strict=False):
             predictions = restore(maps[: len(numbers)], triplet.image.shape[:2]) > self.threshold
             for number, prediction in zip(numbers, predictions, strict=True):
-                one = ReferringMetric()
-                iou = one.update(prediction, triplet.mask(number) > 0)
-                example = Example(triplet=triplet, phrase=number, prediction=prediction, iou=iou)
-                yield triplet.kinds[number], example, one
+                yield triplet, number, prediction
 
     def run(self, predict: PredictFn, keep: int = 0) -> tuple[dict, list[Example]]:
         """Judges every phrase.
@@ -144,12 +151,13 @@ class Evaluator:
         batch: list = []
 
         def flush():
-            for kind, example, one in self._judge(predict, batch):
-                totals[kind] = totals.get(kind, ReferringMetric()).merge(one)
-                empty.setdefault(kind, []).append(not example.prediction.any())
-                if len(kept) < keep or example.triplet.image_id in kept:
-                    kept.add(example.triplet.image_id)
-                    examples.append(example)
+            for triplet, number, prediction in self._judge(predict, batch):
+                kind = triplet.kinds[number]
+                iou = totals.setdefault(kind, ReferringMetric()).update(prediction, triplet.mask(number) > 0)
+                empty.setdefault(kind, []).append(not prediction.any())
+                if len(kept) < keep or triplet.image_id in kept:
+                    kept.add(triplet.image_id)
+                    examples.append(Example(triplet=triplet, phrase=number, prediction=prediction, iou=iou))
             batch.clear()
 
         for chunk in self._chunks():

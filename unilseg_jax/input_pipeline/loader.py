@@ -89,7 +89,7 @@ class MakeExample(grain.transforms.RandomMap):
         resize = RESIZES[self.resize]
         return {
             "image": resize.to_square(element.image, self.size),
-            "tokens": tokenize([element.phrases[number] for number in drawn], self.word_len),
+            "tokens": tokenize([element.phrases[number] for number in drawn], self.word_len, warn=False),
             "mask": np.stack([resize.mask_to_square(element.mask(number), self.size) for number in drawn]),
             "valid": valid,
         }

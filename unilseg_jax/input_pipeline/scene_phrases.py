@@ -247,16 +247,12 @@ class _Writer:
         return [Phrase(text=SALIENT_PHRASE, kind="salient", objects=numbers)] if numbers else []
 
     def nothing(self) -> list[Phrase]:
-        """What is not in the picture, in two different forms."""
-        texts: list[str] = []
+        """What is not in the picture."""
         forms = {"attribute": 2.0, "category": 1.0, "part": 1.0, "relation": 1.0}
-        while len(texts) < 2:
-            form = pick(self._rng, tuple(forms), tuple(forms.values()))
-            text = self._name_absent(form)
+        while True:
+            text = self._name_absent(pick(self._rng, tuple(forms), tuple(forms.values())))
             if text is not None and len(text.split()) <= MAX_WORDS:
-                texts.append(text)
-                del forms[form]
-        return [Phrase(text=text, kind="nothing") for text in texts]
+                return [Phrase(text=text, kind="nothing")]
 
     def _name_absent(self, form: str) -> str | None:
         """Returns a phrase of the given form that fits nothing; None if this try found none."""

@@ -10,9 +10,6 @@ from unilseg_jax.errors import UserError
 from unilseg_jax.interop.layout import Entry, Transform
 from unilseg_jax.ops.windows import relative_position_index
 
-SHOWN = 40
-"""Lines of a list of differences; the rest is counted."""
-
 
 def differences(entries: Iterable[Entry], tensors: Mapping[str, np.ndarray]) -> list[str]:
     """Returns one line for each tensor that is missing, surplus or of another shape, type or index.
@@ -48,10 +45,9 @@ def refuse(path: Path, lines: list[str], wanted: str) -> None:
         wanted: what the file should be.
 
     Raises:
-        UserError: `lines` is not empty; all of them, up to `SHOWN`.
+        UserError: `lines` is not empty; names all of them.
     """
     if lines:
-        rest = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
         count = "1 tensor differs" if len(lines) == 1 else f"{len(lines)} tensors differ"
         head = f"{str(path)!r} is not {wanted}: {count}"
-        raise UserError("\n  ".join([head, *lines[:SHOWN], *rest]))
+        raise UserError("\n  ".join([head, *lines]))

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.interop.differences import SHOWN, differences
+from unilseg_jax.interop.differences import differences
 from unilseg_jax.interop.files import SETTINGS, import_torch
 from unilseg_jax.interop.infer import infer_image_tower
 from unilseg_jax.interop.layout import Entry, Transform, model_entries, released_entries
@@ -85,7 +85,7 @@ def _complete(pretrained: Pretrained) -> tuple[dict[str, np.ndarray], list[str]]
             "filled with zeros in the shapes of ViT-B/16"
         )
     elif lines := differences(unused, here):
-        raise UserError("\n  ".join(["the unused tensors kept aside are not complete:", *lines[:SHOWN]]))
+        raise UserError("\n  ".join(["the unused tensors kept aside are not complete:", *lines]))
     if sizes.ffn_width != Architecture().ffn_width:
         notes.append(
             f"ffn_width is {sizes.ffn_width}; the released code has {Architecture().ffn_width} built in and "
@@ -182,7 +182,7 @@ def _check_variables(sizes: Architecture, leaves: Mapping[str, np.ndarray]) -> N
         if path in leaves and tuple(leaves[path].shape) != shape:
             lines.append(f"other shape: {path}, found {tuple(leaves[path].shape)}, wanted {shape}")
     if lines:
-        raise UserError("\n  ".join(["the variables are not those of the architecture:", *lines[:SHOWN]]))
+        raise UserError("\n  ".join(["the variables are not those of the architecture:", *lines]))
 
 
 def our_shapes(entry: Entry) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 HEADS = 8
 """Heads of every attention outside the two encoders."""
 TEXT_HEAD_WIDTH = 64
@@ -64,6 +66,13 @@ class Architecture:
         object.__setattr__(self, "num_heads", tuple(self.num_heads))
         if len(self.depths) != 4 or len(self.num_heads) != 4:
             raise ValueError(f"depths {self.depths} and num_heads {self.num_heads} need 4 numbers each")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in ("dropout", "stochastic_depth"):
+                if not 0 <= value < 1:
+                    raise ValueError(f"{field.name} = {value} must be at least 0 and less than 1")
+            elif not isinstance(value, bool) and np.min(value) < 1:
+                raise ValueError(f"{field.name} = {value} must be at least 1")
         for width, heads in zip(self.level_widths, self.num_heads, strict=True):
             if width % heads or width % HEADS:
                 raise ValueError(f"a level of {width} channels cannot be split into {heads} and into {HEADS} heads")
@@ -86,18 +95,3 @@ SWIN_SIZES = {
     "large": {"embed_dim": 192, "depths": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48)},
 }
 """The image encoder's published sizes (Liu et al. 2021)."""
-
-
-def named_architecture(swin: str, **changes) -> Architecture:
-    """Returns the architecture with a Swin of a published size.
-
-    Args:
-        swin: a key of `SWIN_SIZES`.
-        **changes: other fields of `Architecture`.
-
-    Raises:
-        ValueError: the size is not known.
-    """
-    if swin not in SWIN_SIZES:
-        raise ValueError(f"no Swin of size {swin!r}; wanted one of {', '.join(SWIN_SIZES)}")
-    return Architecture(**{**SWIN_SIZES[swin], **changes})

@@ -116,7 +116,7 @@ def kept_text(phrase: str, word_len: int) -> str | None:
     return _vocabulary().decode(ids[: word_len - 2]).strip()
 
 
-def tokenize(phrases: Sequence[str], word_len: int) -> Int32[np.ndarray, "n l"]:
+def tokenize(phrases: Sequence[str], word_len: int, *, warn: bool = True) -> Int32[np.ndarray, "n l"]:
     """Turns phrases into rows of ids: start marker, words, end marker, padding 0.
 
     A phrase that is too long is cut, keeps its end marker and raises a `PhraseCutWarning`.
@@ -124,6 +124,7 @@ def tokenize(phrases: Sequence[str], word_len: int) -> Int32[np.ndarray, "n l"]:
     Args:
         phrases: raw texts.
         word_len: tokens of a phrase including the start and end markers; at least 3.
+        warn: whether a cut phrase is worth a warning; a data set has thousands.
 
     Raises:
         UserError: a phrase is empty.
@@ -133,7 +134,7 @@ def tokenize(phrases: Sequence[str], word_len: int) -> Int32[np.ndarray, "n l"]:
         raise ValueError(f"word_len = {word_len} leaves no room for a word; it must be at least 3")
     tokens = np.full((len(phrases), word_len), PADDING, np.int32)
     for row, phrase in zip(tokens, phrases, strict=True):
-        kept = kept_text(phrase, word_len)
+        kept = kept_text(phrase, word_len) if warn else None
         if kept is not None:
             shown = phrase if len(phrase) <= _SHOWN else phrase[: _SHOWN - 3] + "..."
             warnings.warn(

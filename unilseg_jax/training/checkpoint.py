@@ -31,10 +31,10 @@ CHECKPOINTS = "checkpoints"
 
 def write_json(path: Path, value: dict | list) -> None:
     """Writes `value` to `path` in one move: a reader sees the old file or the new one."""
+    text = json.dumps(value, indent=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
+        file.write(text + "\n")
     Path(file.name).chmod(0o644)
     os.replace(file.name, path)
 
@@ -94,10 +94,10 @@ class Checkpointer:
                     optimizer=ocp.args.StandardRestore({"opt_state": abstract.opt_state}),
                 ),
             )
-        except (ValueError, KeyError) as error:
+        except Exception as error:  # Orbax and its storage raise many kinds
             raise UserError(
-                f"the checkpoint of step {step} does not fit this config (another model or optimiser?); "
-                f"use the run's own config or another workdir: {str(error).splitlines()[0]}"
+                f"the checkpoint of step {step} does not fit this config (another model or optimiser?) or is damaged; "
+                f"use the run's own config, delete that step, or name another workdir: {_first_line(error)}"
             ) from error
         variables = restored["variables"]
         return state.replace(
@@ -148,7 +148,8 @@ def load_pretrained(directory: str | os.PathLike) -> Pretrained:
     """
     directory = Path(directory)
     if not directory.is_dir():
-        raise UserError(f"no such checkpoint directory: {str(directory)!r}; check the path")
+        what = "is a file, a model directory is wanted" if directory.exists() else "does not exist; check the path"
+        raise UserError(f"checkpoint {str(directory)!r} {what}")
     try:
         description = json.loads((directory / MODEL_FILE).read_text(encoding="utf-8"))
         sizes = description["architecture"].items()
@@ -165,16 +166,22 @@ def load_pretrained(directory: str | os.PathLike) -> Pretrained:
     steps = ocp.utils.checkpoint_steps(root) if root.is_dir() else []
     if not steps:
         raise UserError(f"{str(directory)!r} holds no finished checkpoint yet")
-    with ocp.StandardCheckpointer() as checkpointer:
-        path = root / str(max(steps)) / "variables"
-        shapes = checkpointer.metadata(path).item_metadata
-        target = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-        variables = checkpointer.restore(path, target)
-    carried_file = directory / CARRIED_FILE
-    carried = load_file(carried_file) if carried_file.exists() else {}
+    path, carried_file = root / str(max(steps)) / "variables", directory / CARRIED_FILE
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            shapes = checkpointer.metadata(path).item_metadata
+            target = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+            variables = checkpointer.restore(path, target)
+        carried = load_file(carried_file) if carried_file.exists() else {}
+    except Exception as error:  # Orbax, its storage and safetensors raise many kinds
+        raise UserError(f"the weights in {str(directory)!r} are damaged or cut short: {_first_line(error)}") from error
     return Pretrained(
         architecture=architecture,
         variables=jax.tree.map(np.asarray, dict(variables)),
         input_size=input_size,
         carried=carried,
     )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:300]

@@ -1,6 +1,7 @@
 """What a run leaves behind while it goes: `metrics.jsonl`, TensorBoard events, a progress line."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -19,14 +20,15 @@ class MetricWriter:
         directory: the run's directory.
         first_step: where the run goes on; what stands in the file from later steps is dropped, since these
             steps are taken again.
+        total_steps: where it ends; the evaluations that stand there are dropped, since they are made again.
     """
 
-    def __init__(self, directory: Path, first_step: int):
+    def __init__(self, directory: Path, first_step: int, total_steps: int):
         from tensorboardX import SummaryWriter
 
         path = Path(directory) / METRICS_FILE
         if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= first_step]
+            kept = [line for line in path.read_text().splitlines() if _is_kept(line, first_step, total_steps)]
             partial = path.with_suffix(".partial")
             partial.write_text("".join(f"{line}\n" for line in kept))
             partial.replace(path)
@@ -35,7 +37,8 @@ class MetricWriter:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes `values` of `step`; names with a slash are grouped by TensorBoard."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
@@ -46,12 +49,15 @@ class MetricWriter:
         self._board.close()
 
 
-def _step_of(line: str) -> float:
-    """Returns the step of a line of `metrics.jsonl`; infinity if the line was cut short."""
+def _is_kept(line: str, first_step: int, total_steps: int) -> bool:
+    """Whether a line of `metrics.jsonl` stays when a run goes on; one that was cut short does not."""
     try:
-        return json.loads(line)["step"]
+        values = json.loads(line)
+        step = values.pop("step")
     except (ValueError, KeyError):
-        return float("inf")
+        return False
+    is_training = any(name.startswith("train/") for name in values)
+    return step <= first_step and (step < total_steps or is_training)
 
 
 class ProgressLine:
@@ -66,6 +72,7 @@ class ProgressLine:
     def __init__(self, first_step: int, total_steps: int, batch_size: int):
         self._batch_size, self._total = batch_size, total_steps
         self._last = (time.perf_counter(), first_step)
+        self._paused_at = 0.0
         self._console = Console(file=sys.stdout)
         self._bar = Progress(
             TextColumn("training"),
@@ -104,9 +111,9 @@ class ProgressLine:
 
     def pause(self) -> None:
         """Forgets the time that passes until the next `resume`, which was not spent on training."""
-        self._paused = time.perf_counter()
+        self._paused_at = time.perf_counter()
 
     def resume(self) -> None:
         """See `pause`."""
         before, step = self._last
-        self._last = (before + time.perf_counter() - self._paused, step)
+        self._last = (before + time.perf_counter() - self._paused_at, step)
