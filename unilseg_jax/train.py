@@ -175,7 +175,7 @@ def train(config, workdir: str) -> dict:
                     checkpointer.close()
                     raise FloatingPointError(
                         f"the loss is {values['train/loss']}, the gradient's norm {values['train/grad_norm']}, since a "
-                        f"step between {checked + 1} and {step}; nothing was saved since; lower config.optim.learning_rate"
+                        f"step between {checked + 1} and {step}; nothing was saved since; lower optim.learning_rate"
                     )
                 checked = step
             if logs:
