@@ -22,10 +22,23 @@ from pathlib import Path
 import numpy as np
 
 PHRASES = (
-    "the dog", "all sky", "the man in the red shirt on the left", "the most salient object", "all grass",
-    "the small cup", "the second car from the right", "all window", "the leg of the table",
-    "a woman holding an umbrella", "all road", "the tallest tree", "the plate with the sandwich", "all person", "the white boat", "the bird",
-)  # fmt: skip
+    "the dog",
+    "all sky",
+    "the man in the red shirt on the left",
+    "the most salient object",
+    "all grass",
+    "the small cup",
+    "the second car from the right",
+    "all window",
+    "the leg of the table",
+    "a woman holding an umbrella",
+    "all road",
+    "the tallest tree",
+    "the plate with the sandwich",
+    "all person",
+    "the white boat",
+    "the bird",
+)
 GROUPS = ("image encoder", "text encoder", "pre-fusion", "vision path", "language path")
 
 

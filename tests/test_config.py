@@ -33,7 +33,11 @@ def parse(*arguments):
 
 @pytest.mark.parametrize(
     ("path", "arguments"),
-    [*((path, ()) for path in FILES), (ROOT / "configs" / "finetune_refcoco.py", ("small",))],
+    [
+        *((path, ()) for path in FILES),
+        (ROOT / "configs" / "finetune_refcoco.py", ("cpu",)),
+        (ROOT / "configs" / "finetune_refcoco.py", ("tiny",)),
+    ],
     ids=lambda value: value.stem if isinstance(value, Path) else ",".join(value),
 )
 def test_every_config_is_a_model_with_an_optimiser_that_covers_it(path, arguments):
@@ -97,7 +101,7 @@ def test_flags_change_keys_of_every_type():
 
 
 def test_flags_may_be_written_apart_and_a_config_takes_an_argument():
-    config, workdir = parse("--config", f"{REFCOCO}:small", "--workdir", "w")
+    config, workdir = parse("--config", f"{REFCOCO}:cpu", "--workdir", "w")
     assert (config.model.embed_dim, workdir) == (32, "w")
 
 
@@ -171,7 +175,7 @@ LATER_MISTAKES = {
     "batch that does not divide": (QUICKSTART, ["--config.input.batch_size=12"], "batch size 12 does not divide"),
     "batch of an evaluation": (QUICKSTART, ["--config.evals.held_out.batch_size=12"], "evals.held_out.batch_size 12"),
     "data folder that is not there": (
-        f"{REFCOCO}:small",
+        f"{REFCOCO}:cpu",
         ["--config.input.source.data_dir=absent"],
         "no prepared data set",
     ),

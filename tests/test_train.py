@@ -209,7 +209,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_one_line(finished, cache, tm
     save_pretrained(tmp_path / "broken", dataclasses.replace(pretrained, variables=broken))
     workdir = tmp_path / "run"
     code, _, err = run(flags(workdir, log_every=2, init__model=tmp_path / "broken"), cache)
-    assert code == 1
+    assert code == 3
     assert "Traceback" not in err
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert "the loss is nan between steps 1 and 2" in line

@@ -12,7 +12,7 @@ def lines(folder):
 
 
 def write(folder, first_step, *entries):
-    writer = MetricWriter(folder, first_step)
+    writer = MetricWriter(folder, first_step, 100)
     for step, values in entries:
         writer.write(step, values)
     writer.close()
@@ -26,7 +26,7 @@ def test_numbers_are_written_by_step_and_for_tensorboard(tmp_path):
 
 
 def test_a_line_is_on_disk_at_once(tmp_path):
-    writer = MetricWriter(tmp_path, 0)
+    writer = MetricWriter(tmp_path, 0, 100)
     writer.write(1, {"train/loss": 2.5})
     assert lines(tmp_path) == [{"step": 1, "train/loss": 2.5}]
     writer.close()

@@ -95,3 +95,18 @@ SWIN_SIZES = {
     "large": {"embed_dim": 192, "depths": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48)},
 }
 """The image encoder's published sizes (Liu et al. 2021)."""
+
+
+def named_architecture(swin: str, **changes) -> Architecture:
+    """Returns the architecture with a Swin of a published size.
+
+    Args:
+        swin: a key of `SWIN_SIZES`.
+        **changes: other fields of `Architecture`.
+
+    Raises:
+        ValueError: the size is not known.
+    """
+    if swin not in SWIN_SIZES:
+        raise ValueError(f"no Swin of size {swin!r}; wanted one of {', '.join(SWIN_SIZES)}")
+    return Architecture(**{**SWIN_SIZES[swin], **changes})
