@@ -278,8 +278,8 @@ def main() -> None:
         print("where one phrase's time goes, s: " + "  ".join(f"{label:>8}" for label in parts))
         for group in GROUPS:
             print(f"  {group:30s} " + "  ".join(f"{parts[label][group]:8.3f}" for label in parts))
-        rest = {label: whole[label] - sum(parts[label].values()) for label in parts}
-        print(f"  {'rest':30s} " + "  ".join(f"{rest[label]:8.3f}" for label in parts))
+        rest = {label: whole[label] - sum(parts[label][group] for group in GROUPS) for label in parts}
+        print(f"  {'rest (mask, glue, noise)':30s} " + "  ".join(f"{rest[label]:8.3f}" for label in parts))
         for side in sides.values():
             side.stop()
 
