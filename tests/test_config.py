@@ -76,6 +76,8 @@ def test_held_out_scenes_are_others_than_those_trained_on():
 
 def test_use_swin_takes_a_published_size():
     config = configs.base_config()
+    with pytest.raises(UserError, match="no Swin of size 'huge'; wanted one of tiny, small"):
+        configs.use_swin(config, "huge")
     configs.use_swin(config, "tiny")
     assert configs.architecture_of(config).depths == (2, 2, 6, 2)
     assert configs.architecture_of(config).num_heads == (3, 6, 12, 24)
@@ -114,12 +116,24 @@ MISTAKES = {
     "surplus argument": (["surplus"], "surplus"),
     "no steps": (["--config.steps=0"], "config.steps = 0"),
     "no batch": (["--config.input.batch_size=-8"], "config.input.batch_size = -8"),
+    "no prompts of an evaluation": (["--config.evals.held_out.prompts=0"], "evals.held_out.prompts = 0"),
+    "negative period": (["--config.evals.held_out.every=-1"], "evals.held_out.every = -1 must be at least 0"),
+    "threshold outside": (["--config.evals.held_out.threshold=1.0"], "threshold = 1.0 must be between 0 and 1"),
+    "negative rate": (["--config.optim.learning_rate=-1e-3"], "learning_rate = -0.001 must be greater than 0"),
+    "input too small": (["--config.input.size=28"], "config.input.size = 28 px must be at least 29"),
     "unknown resize": (["--config.input.resize=crop"], "'crop' must be 'letterbox' or 'stretch'"),
     "unknown resize of an evaluation": (["--config.evals.held_out.resize=crop"], "evals.held_out.resize"),
     "unknown dtype": (["--config.dtype=float16"], "float16"),
     "sizes that do not fit": (["--config.model.embed_dim=12"], "config.model: "),
     "two first weights": (["--config.init.model=a", "--config.init.clip=b"], "not both"),
 }
+
+
+def test_a_config_file_that_is_no_python_costs_one_line(tmp_path, capsys):
+    path = tmp_path / "broken.py"
+    path.write_text("def get_config(:\n")
+    assert "invalid syntax" in refused([f"--config={path}", f"--workdir={tmp_path / 'run'}"], capsys)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def refused(arguments, capsys):
@@ -211,5 +225,5 @@ def test_the_command_ends_with_one_line_and_code_2(tmp_path):
 def test_check_names_the_key():
     config = configs.base_config()
     config.checkpoints_kept = 0
-    with pytest.raises(UserError, match="checkpoints_kept = 0 must be greater than 0"):
+    with pytest.raises(UserError, match="checkpoints_kept = 0 must be at least 1"):
         configs.check(config)

@@ -22,7 +22,7 @@ def ending(error, capsys):
     ("error", "code", "line"),
     [
         (UserError("no such image: 'a.jpg'; check the path"), 2, "error: no such image: 'a.jpg'; check the path\n"),
-        (FloatingPointError("the loss is nan"), 1, "error: the loss is nan\n"),
+        (FloatingPointError("the loss is nan"), 3, "error: the loss is nan\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
     ids=lambda value: type(value).__name__,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import signal
 
 import jax
@@ -110,15 +111,15 @@ def test_every_step_is_written_once(finished):
     wanted = {"step", *(f"train/{key}" for key in ("loss", "bce", "dice", "auxiliary", "grad_norm", "learning_rate"))}
     assert all(line.keys() == wanted for line in lines)
     assert np.isfinite([line["train/loss"] for line in lines]).all()
-    # The first steps of the quickstart's warm-up of 50 steps to 1e-3.
-    assert [line["train/learning_rate"] for line in lines[:2]] == pytest.approx([2e-5, 4e-5])
+    # The first steps of a warm-up of 50 steps to 1e-3.
+    assert [line["train/learning_rate"] for line in lines[:2]] == pytest.approx([2e-5, 4e-5], rel=1e-5)
 
 
 def test_evaluations_come_during_the_run_and_after_it(finished):
     workdir, _ = finished
     assert evaluated(workdir, "held_out") == evaluations()
     assert evaluated(workdir, "held_out_shuffled") == [STEPS]
-    pictures = sorted((workdir / "pictures").iterdir())
+    pictures = sorted((workdir / "pictures").glob("held_out_*"))
     assert [path.name for path in pictures] == [f"held_out_{step:07d}.png" for step in evaluations()]
     with Image.open(pictures[-1]) as sheet:
         sheet.load()
@@ -212,7 +213,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_one_line(finished, cache, tm
     assert code == 3
     assert "Traceback" not in err
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert "the loss is nan between steps 1 and 2" in line
+    assert re.search(r"the loss is nan.* between (steps )?1 and 2", line)
     assert "learning_rate" in line
     assert not (workdir / "summary.json").exists()
     assert not any((workdir / "checkpoints").iterdir())

@@ -35,12 +35,15 @@ CHANGES = {
     "input.size": 32,
     "input.batch_size": 2,
     "input.prompts": 2,
+    "optim.learning_rate": 1e-3,
+    "optim.warmup_steps": 50,
     "checkpoint_every": CHECKPOINT_EVERY,
     "log_every": 1,
     "pictures": 2,
     "evals.held_out.every": EVALUATE_EVERY,
     "evals.held_out.source.num_scenes": SCENES,
     "evals.held_out.batch_size": 2,
+    "evals.glance.source.num_scenes": 1,
 }
 
 

@@ -32,6 +32,17 @@ def test_a_line_is_on_disk_at_once(tmp_path):
     writer.close()
 
 
+def test_numbers_that_json_does_not_have_are_null(tmp_path):
+    write(tmp_path, 0, (1, {"val/oiou": float("nan"), "val/miou": float("inf"), "val/count": 3}))
+    assert lines(tmp_path) == [{"step": 1, "val/oiou": None, "val/miou": None, "val/count": 3}]
+
+
+def test_evaluations_after_the_last_step_are_dropped_since_they_are_made_again(tmp_path):
+    write(tmp_path, 0, (50, {"val/oiou": 0.5}), (100, {"train/loss": 1.0}), (100, {"val/oiou": 0.6}))
+    write(tmp_path, 100)
+    assert lines(tmp_path) == [{"step": 50, "val/oiou": 0.5}, {"step": 100, "train/loss": 1.0}]
+
+
 def test_a_resumed_run_drops_the_steps_it_takes_again(tmp_path):
     write(tmp_path, 0, *((step, {"train/loss": float(step)}) for step in (1, 2, 3, 4)))
     write(tmp_path, 2, (3, {"train/loss": 30.0}))

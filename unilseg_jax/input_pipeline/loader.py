@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import grain
 import numpy as np
@@ -16,6 +16,7 @@ from unilseg_jax.ops.geometry import RESIZES
 from unilseg_jax.text.tokenizer import tokenize
 
 
+@runtime_checkable
 class Source(Protocol):
     """A random access collection of pictures with masks and phrases."""
 
