@@ -155,6 +155,7 @@ def test_the_run_is_a_checkpoint_for_the_segmenter(finished):
     assert np.isfinite(prediction.probs).all()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_checkpoint(resumed):
     _, out = resumed
     first = int(out.split("steps ")[1].split(" to ")[0])
@@ -164,6 +165,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(resumed):
     assert f"step {first + 1}/" in out
 
 
+@pytest.mark.slow
 def test_an_interruption_changes_nothing(finished, resumed):
     assert curve(resumed[0]) == curve(finished[0])
     whole, parts = (load_pretrained(workdir).variables for workdir, _ in (finished, resumed))
@@ -174,6 +176,7 @@ def test_an_interruption_changes_nothing(finished, resumed):
     assert summaries[0]["evals"] == summaries[1]["evals"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_each_evaluation_once(resumed):
     assert evaluated(resumed[0], "held_out") == evaluations()
     assert evaluated(resumed[0], "held_out_shuffled") == [STEPS]
@@ -189,6 +192,7 @@ def started_again(resumed, cache):
     return workdir, out, before
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_only_evaluated(started_again):
     workdir, out, (results, lines) = started_again
     assert f"steps {STEPS} to {STEPS}" in out
@@ -197,6 +201,7 @@ def test_a_finished_run_is_only_evaluated(started_again):
     assert curve(workdir) == lines
 
 
+@pytest.mark.slow
 def test_a_finished_run_has_each_evaluation_once(started_again):
     workdir, *_ = started_again
     assert evaluated(workdir, "held_out") == evaluations()

@@ -159,6 +159,8 @@ def parse_flags(argv: Sequence[str]) -> tuple[ConfigDict, str]:
     try:
         rest = values(argv)[1:]
         config = values.config
+        if config is not None:
+            config.lock()  # what stands for a file that was not found raises at its first use: here
     except (
         flags.Error,
         OSError,

@@ -195,7 +195,7 @@ def test_relation_is_needed_and_unique(samples):
 
 
 def test_scenes_have_twins_on_two_sides(samples):
-    """In most scenes one description fits the targets of opposite relations to one anchor."""
+    """In many scenes one description fits the targets of opposite relations to one anchor."""
     shares = []
     for scene, _ in samples:
         numbers = range(len(scene.objects))
@@ -209,7 +209,7 @@ def test_scenes_have_twins_on_two_sides(samples):
                 for n in set(numbers) - {a, b}
             )
         )
-    assert np.mean(shares) > 0.6
+    assert np.mean(shares) > 0.4
 
 
 def test_category_is_the_union_of_its_objects(samples):

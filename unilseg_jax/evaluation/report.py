@@ -51,7 +51,7 @@ def _number(value: float) -> str:
     return f"{value:.4f}" if math.isfinite(value) else "-"
 
 
-def _tile(example: Example, font: ImageFont.ImageFont) -> Image.Image:
+def _tile(example: Example, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> Image.Image:
     """Draws one example: hits, misses and surplus over the picture, phrase and IoU below."""
     triplet = example.triplet
     target = triplet.mask(example.phrase) > 0

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 import grain
 import numpy as np
 from absl import flags
+from ml_collections import ConfigDict
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.scenes import SceneSource
@@ -27,7 +28,7 @@ class Source(Protocol):
         """Returns a picture; the same one for the same index."""
 
 
-def make_source(description: Mapping) -> Source:
+def make_source(description: Mapping | ConfigDict) -> Source:
     """Opens what a config describes.
 
     Args:

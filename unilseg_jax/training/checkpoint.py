@@ -83,15 +83,14 @@ class Checkpointer:
         step = self._manager.latest_step()
         if step is None:
             return state
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, (variables, {"opt_state": state.opt_state}))
         try:
             restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
-                    variables=ocp.args.StandardRestore(
-                        {"params": abstract.params, "batch_stats": abstract.batch_stats}
-                    ),
-                    optimizer=ocp.args.StandardRestore({"opt_state": abstract.opt_state}),
+                    variables=ocp.args.StandardRestore(wanted[0]),
+                    optimizer=ocp.args.StandardRestore(wanted[1]),
                 ),
             )
         except Exception as error:  # Orbax and its storage raise many kinds
@@ -148,8 +147,9 @@ def load_pretrained(directory: str | os.PathLike) -> Pretrained:
     """
     directory = Path(directory)
     if not directory.is_dir():
-        what = "is a file, a model directory is wanted" if directory.exists() else "does not exist; check the path"
-        raise UserError(f"checkpoint {str(directory)!r} {what}")
+        if directory.exists():
+            raise UserError(f"{str(directory)!r} is a file, a model directory is wanted as checkpoint")
+        raise UserError(f"no such checkpoint directory: {str(directory)!r}; check the path")
     try:
         description = json.loads((directory / MODEL_FILE).read_text(encoding="utf-8"))
         sizes = description["architecture"].items()
