@@ -1,4 +1,4 @@
-"""The user's API: a trained model that segments what phrases name (architecture page, sections 6 and 8).
+"""The user's API: a trained model that segments what phrases name.
 
 Differs: the released demo letterboxes and cuts at 0.35, which is the default; the paper resizes to the square
 and cuts at 0.5 (`resize="stretch"`). Probabilities are clipped to 0 to 1, since bicubic warping overshoots.

@@ -1,4 +1,4 @@
-"""Referring segmentation: overall IoU, mean IoU and precision, as LAVT counts them (metrics page, section 1)."""
+"""Referring segmentation: overall IoU, mean IoU and precision, as LAVT counts them."""
 
 import dataclasses
 

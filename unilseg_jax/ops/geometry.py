@@ -1,4 +1,4 @@
-"""From a picture to the square network input and back (architecture page, section 8).
+"""From a picture to the square network input and back.
 
 Differs: `letterbox` is the released demo's, `stretch` is the paper's. The corners, not the centres, of the
 outer pixels are mapped on one another in `letterbox`, while OpenCV samples at whole coordinates: a shift of

@@ -1,4 +1,4 @@
-"""Sine positions in one and two dimensions, normalised to a full turn (architecture page, section 3)."""
+"""Sine positions in one and two dimensions, normalised to a full turn."""
 
 import functools
 

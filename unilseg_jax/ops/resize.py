@@ -1,4 +1,4 @@
-"""Bilinear resizing in PyTorch's two conventions, without anti-aliasing (architecture page, sections 4 and 6)."""
+"""Bilinear resizing in PyTorch's two conventions, without anti-aliasing."""
 
 import jax
 import jax.numpy as jnp

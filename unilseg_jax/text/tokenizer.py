@@ -1,6 +1,6 @@
-"""Phrases to token ids of CLIP's byte-pair vocabulary (architecture page, section 1).
+"""Phrases to token ids of CLIP's byte-pair vocabulary.
 
-Differs: none. A marker written out in a phrase is plain text here; it cannot end the phrase early.
+Differs: a marker written out in a phrase is plain text here; it cannot end the phrase early.
 """
 
 import functools
