@@ -13,7 +13,7 @@ SIZE = 64  # px, side of a scene and of the network's square
 def get_config():
     """Returns the config."""
     config = base_config()
-    config.steps = 1000
+    config.steps = 900
     config.model.update(
         embed_dim=32,
         depths=(1, 1, 2, 1),
@@ -43,7 +43,7 @@ def get_config():
         scenes_source(num_scenes=200, seed=1, size=SIZE), shuffled=True, batch_size=8, prompts=5
     )
     config.evals.glance = evaluation(
-        scenes_source(num_scenes=20, seed=2, size=SIZE), every=500, batch_size=8, prompts=5
+        scenes_source(num_scenes=20, seed=2, size=SIZE), every=450, batch_size=8, prompts=5
     )
     config.log_every = 20
     config.checkpoint_every = 200
