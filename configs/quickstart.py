@@ -2,7 +2,7 @@
 
     python -m unilseg_jax.train --config configs/quickstart.py --workdir runs/quickstart
 
-2 CPU cores: about 5 minutes. Expected on held-out scenes: see the table in README.md.
+2 CPU cores: 5 to 6 minutes. Expected on held-out scenes: see the table in README.md.
 """
 
 from unilseg_jax.config import base_config, evaluation, scenes_source
