@@ -4,8 +4,9 @@ Differs: the paper trains on about 1.5 million photographs; this stand-in needs 
 take the forms of the paper's Table 1 ("all {}", "the most salient object", natural expressions), listed with
 their wordings in `unilseg_jax.input_pipeline.scene_phrases`.
 
-A scene holds three or four objects that neither touch nor leave the picture. Two of three scenes are built
-around a relation: two objects of the same category and colour stand on opposite sides of a third.
+A scene holds three or four objects that neither touch nor leave the picture. Two of three scenes are planned
+around a relation, two objects of the same category and colour on opposite sides of a third; where there is no
+room for that the plan is given up in part, so a little under half of the scenes show it clearly.
 
 The salient object: where there is one (in most scenes), it is large, vivid and ringed in white, while every
 other object is faded towards grey and has no ring. Where there is none, all are vivid and none has a ring.
