@@ -38,7 +38,7 @@ EXTRAS = {
     "tpu": ["jax[tpu]>=0.7"],
     "torch": ["torch>=2.4"],
     "hf": ["transformers>=4.48"],
-    "dev": ["pytest>=8.2", "beartype>=0.19", "ruff>=0.9", "pre-commit>=3.7"],
+    "dev": ["pytest>=8.2", "pytest-xdist>=3.6", "beartype>=0.19", "ruff>=0.9", "pyrefly>=1.0", "pre-commit>=3.7"],
 }
 
 setup(

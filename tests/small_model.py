@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tiny_model import random_variables
 
 from unilseg_jax.interop.pretrained import Pretrained
 from unilseg_jax.models.architecture import Architecture
@@ -30,14 +31,5 @@ def small_pretrained() -> Pretrained:
     """Returns the model; random values are drawn here, since compiling `init` takes longer than the tests."""
     model = UniLSeg(SMALL)
     images, tokens = jnp.zeros((1, INPUT_SIZE, INPUT_SIZE, 3)), jnp.ones((1, 1, SMALL.word_len), jnp.int32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images, tokens)
-    rng = np.random.default_rng(0)
-
-    def value(path, leaf):
-        if path[-1].key in ("scale", "var"):
-            return np.ones(leaf.shape, np.float32)
-        fan_in = max(np.prod(leaf.shape[:-1]), 1) if path[-1].key == "kernel" else 1
-        return (fan_in**-0.5 * rng.standard_normal(leaf.shape)).astype(np.float32)
-
-    filled = jax.tree_util.tree_map_with_path(value, dict(variables))
-    return Pretrained(architecture=SMALL, variables=filled, input_size=INPUT_SIZE)
+    variables = jax.tree.map(np.asarray, random_variables(model, images, tokens))
+    return Pretrained(architecture=SMALL, variables=variables, input_size=INPUT_SIZE)

@@ -15,6 +15,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
@@ -30,6 +31,9 @@ from unilseg_jax.input_pipeline.images import read_image
 from unilseg_jax.ops.masks import mask_to_rle
 from unilseg_jax.ops.overlay import draw_overlay
 from unilseg_jax.text.tokenizer import PhraseCutWarning, encode, kept_text
+
+if TYPE_CHECKING:  # main imports it once everything else was checked: it brings JAX
+    from unilseg_jax.segmenter import Segmenter
 
 RESULTS_FILE = "predictions.json"
 _NAME_LENGTH = 60
@@ -123,7 +127,7 @@ def _warn_of_cut_phrases(phrases: Sequence[str], word_len: int) -> None:
 
 
 def _segment_picture(
-    segmenter: "Segmenter",  # noqa: F821 (imported late, see main)
+    segmenter: "Segmenter",
     path: str,
     arguments: argparse.Namespace,
     output: Path,

@@ -119,7 +119,7 @@ class Segmenter:
         if Path(path).is_dir():
             from unilseg_jax.training.checkpoint import load_pretrained
 
-            pretrained = load_pretrained(path)
+            pretrained = load_pretrained(path, with_carried=False)
         else:
             from unilseg_jax.interop.torch_import import load_released
 

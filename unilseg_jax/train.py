@@ -81,6 +81,11 @@ def train(config, workdir: str) -> dict:
     for name, entry in config.evals.items():
         if entry.batch_size % mesh.size:
             raise UserError(f"evals.{name}.batch_size {entry.batch_size} does not divide among {mesh.size} devices")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        checkpointer = Checkpointer(directory, config.checkpoints_kept)
+    except OSError as error:
+        raise UserError(f"cannot write to --workdir {workdir!r}: {error.strerror}; name another directory") from error
 
     # ---- Model, optimiser, state -------------------------------------------------------------------------
     model = UniLSeg(architecture, jnp.dtype(config.dtype))
@@ -103,11 +108,6 @@ def train(config, workdir: str) -> dict:
     state = jax.jit(lambda v: init_state(v, optimizer), out_shardings=whole)(variables)
 
     # ---- Where to start: 1. this run's last checkpoint, 2. given weights, 3. from scratch ----------------
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        checkpointer = Checkpointer(directory, config.checkpoints_kept)
-    except OSError as error:
-        raise UserError(f"cannot write to --workdir {workdir!r}: {error.strerror}; name another directory") from error
     state = checkpointer.restore_latest(state)
     first_step = int(state.step)
     if first_step > config.steps:

@@ -6,12 +6,13 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import AxisType
+from tiny_model import random_variables
 from tiny_run import ARCHITECTURE
 
 from unilseg_jax.models.architecture import Architecture
 from unilseg_jax.models.unilseg import UniLSeg
 from unilseg_jax.training import sharding
-from unilseg_jax.training.state import init_state, init_variables
+from unilseg_jax.training.state import init_state
 from unilseg_jax.training.step import make_predict_step, make_train_step
 
 SIZE, PICTURES, PROMPTS = 32, 8, 2
@@ -60,23 +61,10 @@ def batch():
     return {"image": image, "tokens": tokens, "mask": mask, "valid": np.ones((PICTURES, PROMPTS), bool)}
 
 
-def random_variables(model):
-    """Returns random variables, drawn here, since compiling `init` takes longer."""
-    shapes = jax.eval_shape(lambda: init_variables(model, 0))
-    rng = np.random.default_rng(0)
-
-    def value(path, leaf):
-        if path[-1].key in ("scale", "var"):
-            return np.ones(leaf.shape, np.float32)
-        fan_in = max(np.prod(leaf.shape[:-1]), 1) if path[-1].key == "kernel" else 100
-        return (fan_in**-0.5 * rng.standard_normal(leaf.shape)).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(value, dict(shapes))
-
-
 @pytest.fixture(scope="module")
 def variables(model):
-    return random_variables(model)
+    """Random ones, since compiling `init` takes longer."""
+    return random_variables(model, jnp.zeros((1, SIZE, SIZE, 3)), jnp.ones((1, 1, ARCHITECTURE["word_len"]), jnp.int32))
 
 
 def train_step(model, count):

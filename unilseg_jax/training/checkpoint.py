@@ -139,8 +139,12 @@ def save_pretrained(directory: str | os.PathLike, pretrained: Pretrained) -> Non
         os.replace(partial, directory)
 
 
-def load_pretrained(directory: str | os.PathLike) -> Pretrained:
+def load_pretrained(directory: str | os.PathLike, *, with_carried: bool = True) -> Pretrained:
     """Reads the newest weights of a model directory, as NumPy arrays.
+
+    Args:
+        directory: of a training run or a converted model.
+        with_carried: also read the tensors that only an export or another run wants.
 
     Raises:
         UserError: the directory is missing, is not a model's, or holds no finished checkpoint.
@@ -166,18 +170,19 @@ def load_pretrained(directory: str | os.PathLike) -> Pretrained:
     steps = ocp.utils.checkpoint_steps(root) if root.is_dir() else []
     if not steps:
         raise UserError(f"{str(directory)!r} holds no finished checkpoint yet")
-    path, carried_file = root / str(max(steps)) / "variables", directory / CARRIED_FILE
+    path, carried_file = root / str(max(steps)), directory / CARRIED_FILE
+    items = ocp.CompositeCheckpointHandler(variables=ocp.StandardCheckpointHandler())
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            shapes = checkpointer.metadata(path).item_metadata
+        with ocp.Checkpointer(items) as checkpointer:
+            shapes = checkpointer.metadata(path).item_metadata["variables"]
             target = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-            variables = checkpointer.restore(path, target)
-        carried = load_file(carried_file) if carried_file.exists() else {}
+            restored = checkpointer.restore(path, args=ocp.args.Composite(variables=ocp.args.StandardRestore(target)))
+        carried = load_file(carried_file) if with_carried and carried_file.exists() else {}
     except Exception as error:  # Orbax, its storage and safetensors raise many kinds
         raise UserError(f"the weights in {str(directory)!r} are damaged or cut short: {_first_line(error)}") from error
     return Pretrained(
         architecture=architecture,
-        variables=jax.tree.map(np.asarray, dict(variables)),
+        variables=jax.tree.map(np.asarray, dict(restored["variables"])),
         input_size=input_size,
         carried=carried,
     )

@@ -55,7 +55,7 @@ def make_train_step(
     def step(state: TrainState, batch: Batch):
         (_, (terms, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params, state, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        terms["grad_norm"] = optax.global_norm(grads)
+        terms["grad_norm"] = optax.tree.norm(grads)
         state = TrainState(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
