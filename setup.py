@@ -29,6 +29,8 @@ CORE = [
     "ftfy>=6.2",
     "instant-clip-tokenizer>=0.1.0; python_version < '3.13'",
     "safetensors>=0.4.5",
+    "scipy>=1.11",
+    "imagehash>=4.3",
     "rich>=13.7",
     "tensorboardX>=2.6.2",
     "absl-py>=2.1",
@@ -38,6 +40,7 @@ EXTRAS = {
     "tpu": ["jax[tpu]>=0.7"],
     "torch": ["torch>=2.4"],
     "hf": ["transformers>=4.48"],
+    "ray": ["ray>=2.30"],
     "dev": ["pytest>=8.2", "pytest-xdist>=3.6", "beartype>=0.19", "ruff>=0.9", "pyrefly>=1.0", "pre-commit>=3.7"],
 }
 

@@ -60,7 +60,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     console = Console(file=sys.stdout)
     for config in configs:
-        directory = convert(builder_class, config, raw, out, console, arguments.pictures, arguments.overwrite)
+        directory = convert(
+            builder_class,
+            config,
+            raw,
+            out,
+            console,
+            pictures=arguments.pictures,
+            overwrite=arguments.overwrite,
+            max_skipped=arguments.max_skipped,
+        )
         show_report(console, f"{arguments.name}/{config}", directory)
 
 
@@ -103,8 +112,10 @@ def convert(
     raw: Path,
     out: Path,
     console: Console,
+    *,
     pictures: str | None = None,
     overwrite: bool = False,
+    max_skipped: float = 0.01,
 ) -> Path:
     """Converts one configuration with a progress bar.
 
@@ -116,6 +127,7 @@ def convert(
         console: where the progress is shown.
         pictures: folder of the pictures, if they are not in the raw folder.
         overwrite: convert again what is there already.
+        max_skipped: share of the set that may be broken.
 
     Returns:
         The folder of the prepared data set; until all is written it has another name.
@@ -148,6 +160,7 @@ def convert(
         builder = builder_class(data_dir=os.fspath(out), config=config)
         builder.conversion = Conversion(on_picture=show)
         builder.pictures = Path(pictures) if pictures is not None else None
+        builder.max_skipped = max_skipped
         builder.download_and_prepare(
             download_dir=downloads,
             download_config=tfds.download.DownloadConfig(manual_dir=os.fspath(raw)),
@@ -185,7 +198,7 @@ def show_report(console: Console, title: str, directory: Path) -> None:
         table.add_row(
             split or "(none)",
             *(f"{size:,}" for size in (found.pictures, found.objects, found.phrases)),
-            f"{wanted.pictures:,} / {wanted.objects:,} / {wanted.phrases:,}" if wanted else "-",
+            " / ".join(_shown(size) for size in (wanted.pictures, wanted.objects, wanted.phrases)) if wanted else "-",
             f"{found.skipped:,}",
         )
     console.print(table)
@@ -198,6 +211,10 @@ def show_report(console: Console, title: str, directory: Path) -> None:
     if sum(found.skipped for found in counts.values()):
         console.print(f"skipped, with reasons: {directory / QUARANTINE_FILE}", soft_wrap=True, highlight=False)
     console.print(f"written to {directory}", soft_wrap=True, highlight=False)
+
+
+def _shown(size: int | None) -> str:
+    return "?" if size is None else f"{size:,}"
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -213,8 +230,25 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="configuration such as refcocog; may be given several times; default: all that --raw holds",
     )
     parser.add_argument("--pictures", metavar="DIR", help="folder of the pictures, if they are not in --raw")
+    parser.add_argument(
+        "--max-skipped",
+        type=_share,
+        default=0.01,
+        metavar="SHARE",
+        help="share of the set that may be broken before the conversion is an error; default 0.01",
+    )
     parser.add_argument("--overwrite", action="store_true", help="convert again what is prepared already")
     return parser.parse_args(argv)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share between 0 and 1")
+    return value
 
 
 def _load_module(name: str, file: Path, search: list[str] | None) -> None:

@@ -12,6 +12,7 @@ from refer_synthetic import ReferFolder, make_refer_folder, rectangle
 from unilseg_jax import prepare
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.conversion import SplitCounts, differences, read_report
+from unilseg_jax.input_pipeline.index import fingerprint, read_index
 from unilseg_jax.input_pipeline.sources import open_source
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,9 +25,9 @@ def raw(tmp_path) -> ReferFolder:
 
 
 def convert(raw: ReferFolder, *options: str) -> Path:
-    """Runs the command and returns the folder of the data set."""
+    """Runs the command, which lets any share be broken, and returns the folder of the data set."""
     out = raw.root.parent / "out"
-    prepare.main(["refcoco", "--raw", str(raw.root), "--out", str(out), *options])
+    prepare.main(["refcoco", "--raw", str(raw.root), "--out", str(out), "--max-skipped=1", *options])
     return out / "refcoco" / raw.folder / "1.0.0"
 
 
@@ -271,7 +272,31 @@ def test_published_counts_add_up_to_the_sizes_of_the_sets():
         "refcoco+": (19992, 49856, 141564),
         "refcocog": (25799, 49822, 95010),
     }.items():
-        assert tuple(map(sum, zip(*configs[name].published.values(), strict=True))) == wanted
+        published = configs[name].published.values()
+        sums = (sum(getattr(counts, size) for counts in published) for size in ("pictures", "objects", "phrases"))
+        assert tuple(sums) == wanted
+
+
+def test_too_much_that_is_broken_is_an_error_and_leaves_the_list(raw):
+    """One picture of four and with it two objects of eight."""
+    raw.picture(0).write_bytes(raw.picture(0).read_bytes()[:300])
+    out = raw.root.parent / "out"
+    with pytest.raises(UserError, match=r"1 of 7 entries \(14.3%\) are broken, at most 1.0% may be.*--max-skipped"):
+        prepare.main(["refcoco", "--raw", str(raw.root), "--out", str(out)])
+    folder = out / "refcoco" / raw.folder
+    assert [path.name for path in folder.iterdir()] == ["1.0.0.quarantine.jsonl"]
+    (entry,) = [json.loads(line) for line in (folder / "1.0.0.quarantine.jsonl").read_text().splitlines()]
+    assert entry["file"] == raw.picture(0).name
+    assert (convert(raw) / "dataset_info.json").is_file()
+
+
+def test_the_index_has_an_entry_per_record_in_their_order(raw):
+    directory = convert(raw)
+    source = open_source("refcoco", data_dir=raw.root.parent / "out", split="val")
+    index = read_index(directory, "val")
+    assert index.samples.tolist() == [2]
+    assert index.coco_id.tolist() == [source.record(0)["coco_id"]]
+    assert index.fingerprint.tolist() == [fingerprint(source.record(0)["image"])]
 
 
 def test_real_samples_have_the_counts_of_their_description(shared_dir, tmp_path):

@@ -19,14 +19,16 @@ class SplitCounts:
 
     Attributes:
         pictures: records.
-        objects: masks that phrases speak of.
+        objects: masks.
         phrases: phrases.
         skipped: entries of the quarantine list.
+
+    Of published sizes, None is one that is not known.
     """
 
-    pictures: int = 0
-    objects: int = 0
-    phrases: int = 0
+    pictures: int | None = 0
+    objects: int | None = 0
+    phrases: int | None = 0
     skipped: int = 0
 
 
@@ -74,6 +76,36 @@ class Conversion:
         if self._on_picture:
             self._on_picture(split, self._done[split], self._totals[split])
 
+    def merge(self, other: "Conversion") -> None:
+        """Adds the book of another part of the same conversion."""
+        for split, counts in other.counts.items():
+            mine = self.counts.setdefault(split, SplitCounts())
+            for name, value in dataclasses.asdict(counts).items():
+                setattr(mine, name, getattr(mine, name) + value)
+        self.skipped += other.skipped
+
+    def check_skipped(self, allowed: float, directory: Path) -> None:
+        """Refuses a conversion of which too much was skipped.
+
+        Args:
+            allowed: share of skipped entries among all objects (pictures, where there are no objects).
+            directory: final place of the data set; the quarantine list goes beside it.
+
+        Raises:
+            UserError: more than that was skipped; the data set is not written, the list is.
+        """
+        sound = sum(max(counts.pictures, counts.objects) for counts in self.counts.values())
+        share = len(self.skipped) / max(sound + len(self.skipped), 1)
+        if share > allowed:
+            listed = directory.with_name(f"{directory.name}.{QUARANTINE_FILE}")
+            listed.parent.mkdir(parents=True, exist_ok=True)
+            self._write_skipped(listed)
+            raise UserError(
+                f"{len(self.skipped):,} of {sound + len(self.skipped):,} entries ({share:.1%}) are broken, at most "
+                f"{allowed:.1%} may be; the first: {self.skipped[0]['file']}: {self.skipped[0]['reason']}; all are "
+                f"listed in {str(listed)!r}; mend them, or allow more with --max-skipped"
+            )
+
     def write(self, directory: Path, published: Mapping[str, SplitCounts], **facts: object) -> None:
         """Writes the report and, if anything was skipped, the quarantine list beside the records.
 
@@ -90,8 +122,12 @@ class Conversion:
         }
         (directory / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         if self.skipped:
-            lines = (json.dumps(entry, ensure_ascii=False) for entry in self.skipped)
-            (directory / QUARANTINE_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+            self._write_skipped(directory / QUARANTINE_FILE)
+
+    def _write_skipped(self, path: Path) -> None:
+        # Escaped, since a name that is not UTF-8 could not be written otherwise.
+        lines = (json.dumps(entry) for entry in self.skipped)
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def read_report(directory: Path) -> tuple[dict[str, SplitCounts], dict[str, SplitCounts]]:
@@ -116,7 +152,7 @@ def differences(counts: Mapping[str, SplitCounts], published: Mapping[str, Split
     for split, wanted in published.items():
         found = counts.get(split, SplitCounts())
         sizes = [(name, getattr(found, name), getattr(wanted, name)) for name in ("pictures", "objects", "phrases")]
-        off = [f"{got:,} of {want:,} {name}" for name, got, want in sizes if got != want]
+        off = [f"{got:,} of {want:,} {name}" for name, got, want in sizes if want is not None and got != want]
         if off:
             lines.append(f"{split}: {', '.join(off)}")
     return lines

@@ -1,0 +1,243 @@
+"""What all builders under `data/` are: files of a data set in, triplet records out.
+
+A builder names its items (mostly pictures) and makes records of one; order, counts, the quarantine list, the
+index and the report are made here. Records keep the order of the items, so that the index fits.
+"""
+
+import abc
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import Bool, UInt8
+
+from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline import triplet
+from unilseg_jax.input_pipeline.conversion import Conversion, SplitCounts
+from unilseg_jax.input_pipeline.index import IndexWriter
+from unilseg_jax.ops import masks
+
+MAX_SKIPPED = 0.01
+"""Share of a set that may be broken before its conversion is an error."""
+
+
+class SetConfig(tfds.core.BuilderConfig):
+    """A configuration of a data set.
+
+    Args:
+        name: of the configuration.
+        description: one line.
+        published: sizes as its authors give them, by split: pictures, objects (masks), phrases; None where a
+            size is not published or not counted that way.
+        **more: of `tfds.core.BuilderConfig`.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        description: str,
+        published: Mapping[str, tuple[int | None, int | None, int | None]] | None = None,
+        **more,
+    ):
+        super().__init__(name=name, description=description, **more)
+        self.published = {
+            split: SplitCounts(pictures=sizes[0], objects=sizes[1], phrases=sizes[2])
+            for split, sizes in (published or {}).items()
+        }
+
+
+class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Converts the files of one data set. A subclass is called `Builder` and gives what has no body here.
+
+    Attributes:
+        HOMEPAGE: where the data set comes from.
+        LICENCE: whose terms hold.
+        conversion: the book of this conversion; a command replaces it to follow the progress.
+        pictures: folder of the pictures where the user has them elsewhere; None looks in the raw folder.
+        max_skipped: share of the set that may be broken.
+    """
+
+    # The first number is that of the record's schema, so that sets of two schemas never share a folder.
+    VERSION = tfds.core.Version(f"{triplet.SCHEMA_VERSION}.0.0")
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "See README.md beside this file."
+    HOMEPAGE: ClassVar[str]
+    LICENCE: ClassVar[str]
+
+    conversion: Conversion | None = None
+    pictures: Path | None = None
+    max_skipped: float = MAX_SKIPPED
+
+    @classmethod
+    @abc.abstractmethod
+    def found_configs(cls, raw: Path) -> list[str]:
+        """Returns the configurations whose files lie in the raw folder."""
+
+    @classmethod
+    @abc.abstractmethod
+    def wanted_files(cls) -> str:
+        """Says in one line what the raw folder must hold."""
+
+    @abc.abstractmethod
+    def plan(self, raw: Path) -> dict[str, Sequence]:
+        """Returns the items of each split, small and picklable, in the order of their records.
+
+        What is wrong with an index file is listed with `self.conversion.skip`.
+
+        Raises:
+            UserError: nothing can be converted at all.
+        """
+
+    @abc.abstractmethod
+    def records(self, split: str, item: object) -> Iterator[dict]:
+        """Makes the records of one item: mostly one, for an archive one per picture.
+
+        Faults that leave the rest usable are listed with `self.conversion.skip`.
+
+        Raises:
+            UserError: the item cannot be used; it is listed under `item_file`.
+        """
+
+    def item_file(self, item: object) -> str:
+        """Returns the name under which an item that cannot be used is listed."""
+        return str(item)
+
+    @property
+    def source(self) -> str:
+        """The name that records carry."""
+        return f"{self.name}/{self.builder_config.name}"
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=triplet.features(), homepage=self.HOMEPAGE, disable_shuffling=True
+        )
+
+    def _download_and_prepare(self, *args, **kwargs) -> None:
+        # Here the data set still has its temporary name, which tfds changes when all is written.
+        self.conversion = self.conversion or Conversion()
+        self._indices: dict[str, IndexWriter] = {}
+        super()._download_and_prepare(*args, **kwargs)
+        directory = Path(self.data_dir)
+        for split, index in self._indices.items():
+            index.write(directory, split)
+        self.finish(directory)
+
+    def finish(self, directory: Path) -> None:
+        """Writes the report, unless too much was broken.
+
+        Raises:
+            UserError: more than `max_skipped` of the set was skipped; the list of it stays.
+        """
+        self.conversion.check_skipped(self.max_skipped, directory.with_name(str(self.version)))
+        self.conversion.write(
+            directory, self.builder_config.published, source=self.source, licence=self.LICENCE, homepage=self.HOMEPAGE
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        generators = {}
+        for split, items in self.plan(Path(dl_manager.manual_dir)).items():
+            self.conversion.expect(split, len(items))
+            index = IndexWriter()
+            records = self._generate_examples(split, items, index)
+            # tfds refuses a split without a record, so the first one decides whether the split is there.
+            first = list(itertools.islice(records, 1))
+            if first:
+                generators[split] = itertools.chain(first, records)
+                self._indices[split] = index
+        if not generators:
+            first_fault = f"; the first fault: {self.conversion.skipped[0]}" if self.conversion.skipped else ""
+            raise UserError(f"nothing of {self.source} could be converted{first_fault}")
+        return generators
+
+    def _generate_examples(self, split: str, items: Iterable, index: IndexWriter) -> Iterator[tuple[int, dict]]:
+        for number, record in enumerate(self.checked_records(split, items)):
+            index.add(record)
+            # With `disable_shuffling` the key is the order.
+            yield number, record
+
+    def checked_records(self, split: str, items: Iterable) -> Iterator[dict]:
+        """Makes the records of items, and keeps the book of them."""
+        seen: set[str] = set()
+        for item in items:
+            try:
+                for record in self.records(split, item):
+                    if record["image_id"] in seen:
+                        raise UserError(f"the image id {record['image_id']!r} occurs twice; the first one is kept")
+                    seen.add(record["image_id"])
+                    self.conversion.wrote(split, len(record["masks"]), len(record["phrases"]))
+                    yield record
+            except UserError as error:
+                self.conversion.skip(split, self.item_file(item), str(error))
+            self.conversion.picture_done(split)
+
+
+class Annotations:
+    """Gathers the masks and phrases of one picture.
+
+    Args:
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
+    """
+
+    def __init__(self, height: int, width: int):
+        self._size = (height, width)
+        self.masks: list[triplet.RecordMask] = []
+        self.phrases: list[triplet.RecordPhrase] = []
+
+    def add(
+        self,
+        mask: UInt8[np.ndarray, "h w"] | Bool[np.ndarray, "h w"],
+        texts: Iterable[str],
+        *,
+        kind: str,
+        category: str = "",
+        phrase_kind: str | None = None,
+        score: float = 1.0,
+        source_id: int = -1,
+    ) -> int:
+        """Adds a mask with the phrases that name it.
+
+        Args:
+            mask: {0, 1}, at the picture's size.
+            texts: raw phrases; none for a mask without text.
+            kind: of the mask, one of `triplet.MASK_KINDS`.
+            category: name of its class.
+            phrase_kind: what the phrases speak of; None takes `kind`.
+            score: 0 to 1.
+            source_id: id of the annotation within its source.
+
+        Returns:
+            The mask's number.
+
+        Raises:
+            UserError: the mask is of another size than the picture, or empty.
+        """
+        if mask.shape != self._size:
+            raise UserError(f"the mask is {mask.shape}, the picture {self._size}")
+        mask = np.asarray(mask, np.uint8)
+        if not mask.any():
+            raise UserError("the mask has no pixel")
+        self.masks.append(
+            triplet.RecordMask(
+                counts=masks.mask_to_rle(mask),
+                box=masks.mask_box(mask),
+                category=category,
+                kind=kind,
+                score=score,
+                source_id=source_id,
+            )
+        )
+        number = len(self.masks) - 1
+        self.phrases += [triplet.RecordPhrase(text=text, mask_index=number, kind=phrase_kind or kind) for text in texts]
+        return number
+
+    def add_nothing(self, text: str, *, kind: str = "nothing") -> None:
+        """Adds a phrase that matches nothing in the picture."""
+        self.phrases.append(triplet.RecordPhrase(text=text, mask_index=-1, kind=kind))
+
+    def add_phrases(self, number: int, texts: Iterable[str], *, kind: str) -> None:
+        """Adds further phrases for a mask that is there."""
+        self.phrases += [triplet.RecordPhrase(text=text, mask_index=number, kind=kind) for text in texts]
