@@ -53,6 +53,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["unilseg_jax", "unilseg_jax.*"]),
+    package_data={"unilseg_jax.text": ["names/*.tsv"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )
