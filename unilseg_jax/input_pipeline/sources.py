@@ -76,7 +76,7 @@ def open_source(name: str, *, data_dir: str | os.PathLike, split: str) -> Triple
     Raises:
         UserError: the data set or split is not there, or is of another schema version.
     """
-    directory = _find(name, Path(data_dir))
+    directory = find_set(name, data_dir)
     import tensorflow_datasets as tfds
 
     splits = tfds.builder_from_directory(os.fspath(directory)).info.splits
@@ -88,8 +88,17 @@ def open_source(name: str, *, data_dir: str | os.PathLike, split: str) -> Triple
     return source
 
 
-def _find(name: str, data_dir: Path) -> Path:
-    """Returns the version folder of a prepared data set."""
+def find_set(name: str, data_dir: str | os.PathLike) -> Path:
+    """Returns the folder of a prepared data set, down to its version.
+
+    Args:
+        name: as for `open_source`.
+        data_dir: as for `open_source`.
+
+    Raises:
+        UserError: it is not there, is of another schema version, or the name means several.
+    """
+    data_dir = Path(data_dir)
     base, _, config = name.partition("/")
     command = f"python -m unilseg_jax.prepare {base}" + (f" --config {config}" if config else "")
     wanted = f"prepare it with: {command} --raw DIR --out {data_dir}"

@@ -54,7 +54,13 @@ def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width
 
 
 def legend(
-    phrases: Sequence[str], found: Sequence[bool], width: int, text_size: int
+    phrases: Sequence[str],
+    found: Sequence[bool],
+    width: int,
+    text_size: int,
+    *,
+    colours: Sequence[tuple[int, int, int]] | None = None,
+    missing: str = "nothing found",
 ) -> UInt8[np.ndarray, "h2 {width} 3"]:
     """Returns a strip with a line per prompt: its colour, its phrase, and a note if nothing was found.
 
@@ -63,7 +69,10 @@ def legend(
         found: whether the prompt's mask has any pixel.
         width: of the strip, in pixels.
         text_size: in pixels.
+        colours: RGB, one per prompt; None takes `colour_of` the prompt's number.
+        missing: what the note says.
     """
+    colours = [colour_of(prompt) for prompt in range(len(phrases))] if colours is None else colours
     font = ImageFont.load_default(size=text_size)
     step, margin = round(1.6 * text_size), round(0.4 * text_size)
     strip = Image.new("RGB", (width, step * len(phrases) + 2 * margin), "white")
@@ -71,8 +80,8 @@ def legend(
     left = 2 * margin + text_size
     for prompt, (phrase, seen) in enumerate(zip(phrases, found, strict=True)):
         top = margin + prompt * step + (step - text_size) // 2
-        draw.rectangle((margin, top, margin + text_size, top + text_size), colour_of(prompt), "black")
-        note = "" if seen else "  (nothing found)"
+        draw.rectangle((margin, top, margin + text_size, top + text_size), colours[prompt], "black")
+        note = "" if seen else f"  ({missing})"
         room = width - left - margin - font.getlength(note)
         middle = top + text_size / 2
         words = _fitted(phrase, font, room)
