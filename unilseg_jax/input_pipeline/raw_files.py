@@ -3,11 +3,12 @@
 import io
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 from PIL import Image
 
 from unilseg_jax.errors import UserError
@@ -72,22 +73,108 @@ def read_label_map(path: Path, size: tuple[int, int]) -> Int64[np.ndarray, "h w"
     Raises:
         UserError: it is missing, broken, has colours instead of labels, or is of another size.
     """
-    encoded = read_bytes(path, "label map")
+    return _read_drawing(path, size, _LABEL_MAP, lambda picture: np.asarray(picture).astype(np.int64))
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+    """Reads a drawn mask as grey levels, 0 to 255, whatever the mode of its file.
+
+    Colours, also those of a palette, count by their brightness; what is transparent is black.
+
+    Args:
+        path: of the file.
+        size: height and width of its picture.
+
+    Raises:
+        UserError: it is missing, broken, of more than 8 bits, or of another size.
+    """
+    return _read_drawing(path, size, _MASK, _grey_levels)
+
+
+class _Drawing(NamedTuple):
+    """What a drawn file may be."""
+
+    name: str
+    formats: tuple[str, ...]
+    modes: tuple[str, ...]
+    wanted: str
+
+
+_LABEL_MAP = _Drawing("label map", ("PNG", "TIFF", "BMP"), ("1", "L", "P", "I", "I;16"), "one channel of labels")
+_MASK = _Drawing(
+    "mask", ("PNG", "TIFF", "BMP", "JPEG"), ("1", "L", "LA", "P", "PA", "RGB", "RGBA"), "grey or colours of 8 bits"
+)
+
+
+def _read_drawing(
+    path: Path, size: tuple[int, int], kind: _Drawing, to_array: Callable[[Image.Image], np.ndarray]
+) -> np.ndarray:
+    encoded = read_bytes(path, kind.name)
     try:
-        with Image.open(io.BytesIO(encoded), formats=("PNG", "TIFF", "BMP")) as picture:
+        with Image.open(io.BytesIO(encoded), formats=kind.formats) as picture:
             if picture.width * picture.height > MAX_PIXELS:
-                raise UserError(f"the label map says to be {picture.width} × {picture.height}, which is too large")
-            if picture.mode not in ("1", "L", "P", "I", "I;16"):
-                raise UserError(f"the label map has mode {picture.mode}; one channel of labels is wanted")
-            labels = np.asarray(picture).astype(np.int64)
+                raise UserError(f"the {kind.name} says to be {picture.width} × {picture.height}, which is too large")
+            if picture.mode not in kind.modes:
+                raise UserError(f"the {kind.name} has mode {picture.mode}; {kind.wanted} is wanted")
+            drawn = to_array(picture)
     except UserError:
         raise
     # Pillow reports broken files by many classes.
     except Exception as error:
-        raise UserError(f"the label map {_shown(path)} is broken: {str(error) or type(error).__name__}") from None
-    if labels.shape != tuple(size):
-        raise UserError(f"the label map is {labels.shape[0]} × {labels.shape[1]}, its picture {size[0]} × {size[1]}")
-    return labels
+        raise UserError(f"the {kind.name} {_shown(path)} is broken: {str(error) or type(error).__name__}") from None
+    if drawn.shape != tuple(size):
+        raise UserError(f"the {kind.name} is {drawn.shape[0]} × {drawn.shape[1]}, its picture {size[0]} × {size[1]}")
+    return drawn
+
+
+def _grey_levels(picture: Image.Image) -> np.ndarray:
+    if picture.mode in ("1", "L") and "transparency" not in picture.info:
+        return np.asarray(picture.convert("L"))
+    black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
+    return np.asarray(Image.alpha_composite(black, picture.convert("RGBA")).convert("L"))
+
+
+class Listing(NamedTuple):
+    """The files of a folder.
+
+    Attributes:
+        files: by stem, in the order of the stems.
+        faults: name and reason of those that are left out.
+    """
+
+    files: dict[str, Path]
+    faults: list[tuple[str, str]]
+
+
+def list_files(folder: Path, endings: tuple[str, ...], *, nested: bool = False) -> Listing:
+    """Lists a folder's files by stem; hidden ones are passed over.
+
+    Args:
+        folder: to be listed.
+        endings: of the names, in lower case with the dot; case does not matter.
+        nested: looks into the folder's own folders as well.
+
+    Raises:
+        UserError: the folder is missing or cannot be read.
+    """
+    try:
+        folders = [folder, *(path for path in folder.iterdir() if nested and path.is_dir())]
+        paths = [path for part in folders for path in part.iterdir() if path.suffix.lower() in endings]
+    except OSError as error:
+        raise UserError(f"the folder {_shown(folder)} is not read: {error.strerror or error}") from None
+    listing = Listing({}, [])
+    for path in sorted(paths, key=lambda path: (path.stem, path)):
+        name = os.fsencode(path.name).decode("utf-8", "backslashreplace")
+        if path.name.startswith("."):
+            continue
+        # A name that is not UTF-8 comes with surrogates and could not be written as text.
+        if name != path.name:
+            listing.faults.append((name, "the file's name is not UTF-8"))
+        elif path.stem in listing.files:
+            listing.faults.append((name, f"a second file of the stem {path.stem!r}; the first one is kept"))
+        else:
+            listing.files[path.stem] = path
+    return listing
 
 
 def read_json(path: Path, what: str) -> object:
