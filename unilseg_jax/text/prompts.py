@@ -1,4 +1,4 @@
-"""Phrases for data sets that come with classes instead of language (paper Table 1).
+"""Phrases for data sets that come with classes instead of language (paper Table 1), and phrases of mirrored pictures.
 
 Class names are kept as tables, `names/TABLE.tsv`, with the columns `label` (the value in the label map), `native`
 (the name as its authors write it) and `phrase` (what people say). Names that only come with a user's
@@ -11,10 +11,31 @@ import csv
 import functools
 import re
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import NamedTuple
+
+from unilseg_jax.errors import UserError
 
 SALIENT = "the most salient object"
 """The phrase of salient object detection (paper Table 1)."""
+
+# The last two pairs are how the referring expressions of COCO pictures abbreviate the sides.
+_SIDES = (("left", "right"), ("lft", "rgt"), ("lt", "rt"))
+_OTHER_SIDE = {word: other for pair in _SIDES for word, other in (pair, pair[::-1])}
+# A side alone ("left-hand" holds one, too), or as part of a word such as "leftmost", "topleft" or "righthand".
+_SIDE_WORD = re.compile(
+    r"\b(?P<before>(?:top|bottom|upper|lower|far|mid|middle|center|front|back)?)"
+    rf"(?P<side>{'|'.join(_OTHER_SIDE)})"
+    r"(?P<after>(?:most|hand|handed|side|ward|wards)?)\b",
+    re.IGNORECASE,
+)
+# "Right next to" and the like mean closeness, "on the right next to" means the side.
+_CLOSENESS = re.compile(
+    r"\s+(?:next to|beside|behind|above|below|under|underneath|beneath|in front of|in the middle)\b", re.IGNORECASE
+)
+_BEFORE_A_SIDE = re.compile(
+    r"\b(?:the|to|on|at|far|top|bottom|upper|lower|middle|center|front|back|his|her|its|your)\s+$", re.IGNORECASE
+)
 
 
 class ClassName(NamedTuple):
@@ -32,14 +53,36 @@ class ClassName(NamedTuple):
 
 
 def all_of(name: str) -> str:
-    """Returns the phrase that means everything of a class (paper Table 1)."""
+    """Returns the phrase that means everything of a class (paper Table 1).
+
+    Args:
+        name: of the class, as people say it.
+
+    Raises:
+        UserError: the name has neither letter nor digit.
+    """
+    if not any(letter.isalnum() for letter in name):
+        raise UserError(f"the class name {name!r} says nothing, a name with letters is wanted")
     return f"all {name}"
 
 
 def clean(name: str) -> str:
-    """Returns a class name as people say it: lower case, words apart, the first of several synonyms."""
-    first = re.split(r"[,;/(]", name)[0]
-    return " ".join(re.sub(r"[_\-]+", " ", first).lower().split())
+    """Returns a class name as people say it: lower case, words apart, the first of several synonyms.
+
+    Args:
+        name: as its authors write it.
+
+    Returns:
+        The name; empty if nothing is left of it.
+    """
+    synonyms = (" ".join(re.sub(r"[_\-\s]+", " ", part).lower().split()) for part in re.split(r"[,;/()]", name))
+    return next((synonym for synonym in synonyms if synonym), "")
+
+
+def tables() -> tuple[str, ...]:
+    """Returns the names of the tables of class names, sorted."""
+    files = (entry.name for entry in _folder().iterdir())
+    return tuple(sorted(name.removesuffix(".tsv") for name in files if name.endswith(".tsv")))
 
 
 @functools.cache
@@ -47,8 +90,44 @@ def class_names(table: str) -> tuple[ClassName, ...]:
     """Returns a table of names in the order of its labels.
 
     Args:
-        table: name of a file in `names/`, without its ending.
+        table: one of `tables()`.
+
+    Raises:
+        UserError: there is no such table.
     """
-    text = resources.files("unilseg_jax.text").joinpath("names", f"{table}.tsv").read_text(encoding="utf-8")
-    rows = csv.DictReader(text.splitlines(), delimiter="\t")
-    return tuple(ClassName(int(row["label"]), row["native"], row["phrase"]) for row in rows)
+    if table not in tables():
+        raise UserError(f"no table of class names {table!r}; there are: {', '.join(tables())}")
+    text = _folder().joinpath(f"{table}.tsv").read_text(encoding="utf-8")
+    rows = csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
+    names = (ClassName(int(row["label"]), row["native"], row["phrase"]) for row in rows)
+    return tuple(sorted(names, key=lambda name: name.label))
+
+
+def flip_sides(text: str) -> str:
+    """Returns a phrase as it is true of the mirrored picture: left and right change places.
+
+    "Right" that means closeness ("right next to the dog") stays. A "left" that means what remains ("the only
+    piece left") cannot be told from a side and is exchanged.
+
+    Args:
+        text: any phrase; only whole words count, so "bright" is no side. Capitals are kept.
+    """
+
+    def other(match: re.Match) -> str:
+        side = match["side"]
+        if (
+            match[0].lower() == "right"
+            and _CLOSENESS.match(text, match.end())
+            and not _BEFORE_A_SIDE.search(text, 0, match.start())
+        ):
+            return match[0]
+        swapped = _OTHER_SIDE[side.lower()]
+        # A side of one capital and small letters is capitalised, one of capitals only stays so.
+        swapped = swapped.upper() if side.isupper() else swapped.capitalize() if side[0].isupper() else swapped
+        return f"{match['before']}{swapped}{match['after']}"
+
+    return _SIDE_WORD.sub(other, text)
+
+
+def _folder() -> Traversable:
+    return resources.files("unilseg_jax.text").joinpath("names")
