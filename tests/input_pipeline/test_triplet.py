@@ -8,6 +8,7 @@ from PIL import Image
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import triplet
+from unilseg_jax.input_pipeline.index import sample_count
 from unilseg_jax.ops.masks import mask_to_rle
 
 
@@ -134,3 +135,33 @@ def test_decompression_bomb_is_refused():
     header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
     with pytest.raises(UserError, match=r"50000 × 50000|limit"):
         triplet.decode_image(bytes(header))
+
+
+def test_phrase_ids_are_kept_and_missing_in_older_records():
+    phrases = [triplet.RecordPhrase(text="a dog", mask_index=0, kind="referring", source_id="7")]
+    record = a_record(phrases=phrases)
+    assert triplet.decode_record(record).phrase_ids == ("7",)
+    assert triplet.decode_record(a_record()).phrase_ids == ("", "")
+    del record["phrase_ids"]
+    assert triplet.decode_record(record).phrase_ids == ()
+
+
+def test_phrase_without_ground_truth_has_no_mask_to_learn_from_or_score():
+    unknown = triplet.RecordPhrase(text="a dog", mask_index=triplet.UNKNOWN, kind="referring")
+    record = a_record(phrases=[unknown])
+    assert sample_count(record["phrase_masks"]) == 0
+    decoded = triplet.decode_record(record)
+    assert decoded.mask_index == (triplet.UNKNOWN,)
+    with pytest.raises(UserError, match="no ground truth for 'a dog' in 'one'"):
+        decoded.mask(0)
+
+
+@pytest.mark.parametrize("changes", [{"image_id": "a\udcff"}, {"video": "\ud800"}, {"frame": "\udcff"}])
+def test_name_that_is_not_utf8_is_refused(changes):
+    with pytest.raises(UserError, match="UTF-8"):
+        a_record(**changes)
+
+
+def test_half_a_surrogate_pair_is_no_phrase():
+    assert not triplet.has_words("a dog \ud83d")
+    assert triplet.has_words("a dog \U0001f415")

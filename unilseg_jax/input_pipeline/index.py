@@ -9,6 +9,7 @@ It lies beside the records as `index-SPLIT.npz`, one entry per record in their o
 | `fingerprint` | uint64 | perceptual hash of the picture (`fingerprint`) |
 """
 
+import hashlib
 import io
 import os
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from jaxtyping import Int64, UInt16, UInt64
 from PIL import Image
 
 from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline.triplet import NOTHING
 
 _DTYPES = {"samples": np.uint16, "coco_id": np.int64, "fingerprint": np.uint64}
 
@@ -45,10 +47,15 @@ def fingerprint(encoded: bytes) -> int:
         return int(str(imagehash.phash(picture)), 16)
 
 
+def image_key(image_id: str) -> int:
+    """Returns 64 bits that stand for an image id: ids of millions of pictures are compared by them."""
+    return int.from_bytes(hashlib.blake2b(image_id.encode("utf-8", "surrogateescape"), digest_size=8).digest())
+
+
 def sample_count(phrase_masks: np.ndarray) -> int:
     """Returns how many objects a record offers to a learner, given its `phrase_masks`."""
     phrase_masks = np.asarray(phrase_masks)
-    return len(np.unique(phrase_masks[phrase_masks >= 0])) + int((phrase_masks < 0).sum())
+    return len(np.unique(phrase_masks[phrase_masks >= 0])) + int((phrase_masks == NOTHING).sum())
 
 
 class IndexWriter:

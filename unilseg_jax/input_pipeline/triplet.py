@@ -17,17 +17,21 @@ lists of them), so that reading and writing it needs no TensorFlow. Its fields, 
 | `mask_scores` | floats, m | 0 to 1; 1 where a human drew the mask |
 | `mask_ids` | ints, m | id of the annotation within its source, -1 if it has none |
 | `phrases` | texts, p | raw texts |
-| `phrase_masks` | ints, p | index of the phrase's mask, -1 where it matches nothing |
+| `phrase_masks` | ints, p | index of the phrase's mask, `NOTHING` (-1) or `UNKNOWN` (-2) |
+| `phrase_ids` | texts, p | id of the phrase within its source, "" if it has none |
 | `phrase_kinds` | texts, p | what the phrase speaks of; results are reported per kind |
 | `task` | text | one of `TASKS` |
 | `source`, `licence` | text | data set with its configuration; whose terms hold |
 | `video`, `frame` | text | "" if the picture is no frame of a video |
 
-A phrase that means several objects has the union of their masks as one mask of its own.
+A phrase that means several objects has the union of their masks as one mask of its own. `NOTHING` says that the
+phrase matches nothing in the picture. `UNKNOWN` says that nobody published what it matches (frames of a
+benchmark that is scored elsewhere): such a phrase can be predicted, but neither learnt from nor scored.
 """
 
 import dataclasses
 import io
+import re
 import struct
 from collections.abc import Mapping, Sequence
 
@@ -41,8 +45,12 @@ from unilseg_jax.ops.masks import rle_runs, rle_to_mask
 SCHEMA_VERSION = 1
 MASK_KINDS = ("instance", "category", "part", "salient")
 TASKS = ("referring", "semantic", "part", "salient", "video", "none")
+NOTHING = -1
+UNKNOWN = -2
 # 2**26 pixels are far above every data set's pictures; what says more in its header is a decompression bomb.
 MAX_PIXELS = 1 << 26
+# JSON can name one half alone; it could not be written as UTF-8.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,9 +62,10 @@ class Triplet:
         image: RGB, 0 to 255.
         masks: {0, 1}, at the picture's own size; masks may overlap (a part lies inside its object).
         phrases: raw texts, at least one.
-        mask_index: for each phrase the index of its mask, -1 where the phrase matches nothing.
+        mask_index: for each phrase the index of its mask, `NOTHING` or `UNKNOWN`.
         kinds: for each phrase the granularity it speaks of ("attribute", "category", "part", ...);
             results are reported per kind.
+        phrase_ids: for each phrase its id within the source, "" if it has none; empty if no phrase has one.
     """
 
     image_id: str
@@ -65,10 +74,18 @@ class Triplet:
     phrases: tuple[str, ...]
     mask_index: tuple[int, ...]
     kinds: tuple[str, ...]
+    phrase_ids: tuple[str, ...] = ()
 
     def mask(self, phrase: int) -> UInt8[np.ndarray, "h w"]:
-        """Returns the mask that the phrase number `phrase` names; all zeros if it names nothing."""
+        """Returns the mask that the phrase number `phrase` names; all zeros if it matches nothing.
+
+        Raises:
+            UserError: what the phrase matches is unknown.
+        """
         index = self.mask_index[phrase]
+        if index == UNKNOWN:
+            where = f"{self.phrases[phrase]!r} in {self.image_id!r}"
+            raise UserError(f"no ground truth for {where}: it can be predicted, but neither learnt from nor scored")
         return self.masks[index] if index >= 0 else np.zeros(self.image.shape[:2], np.uint8)
 
 
@@ -99,13 +116,15 @@ class RecordPhrase:
 
     Attributes:
         text: the raw text.
-        mask_index: index of its mask, -1 where it matches nothing.
+        mask_index: index of its mask, `NOTHING` or `UNKNOWN`.
         kind: what it speaks of.
+        source_id: id of the phrase within its source, "" if it has none.
     """
 
     text: str
     mask_index: int
     kind: str
+    source_id: str = ""
 
 
 def features():
@@ -129,6 +148,7 @@ def features():
             "mask_ids": tfds.features.Sequence(np.int64),
             "phrases": texts,
             "phrase_masks": tfds.features.Sequence(np.int32),
+            "phrase_ids": texts,
             "phrase_kinds": texts,
             "task": text,
             "source": text,
@@ -140,8 +160,8 @@ def features():
 
 
 def has_words(text: object) -> bool:
-    """Whether a phrase says anything: a text with at least one letter or digit."""
-    return isinstance(text, str) and any(letter.isalnum() for letter in text)
+    """Whether a phrase says anything: a text with at least one letter or digit, and no half of a surrogate pair."""
+    return isinstance(text, str) and any(letter.isalnum() for letter in text) and not _SURROGATE.search(text)
 
 
 def encode_record(
@@ -161,26 +181,18 @@ def encode_record(
 ) -> dict[str, object]:
     """Puts together one record, in the form that tfds writes without TensorFlow.
 
-    Args:
-        image: the encoded picture as it came.
-        image_id: names the picture within its source.
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
-        masks: may be empty.
-        phrases: may be empty (a picture that waits for annotation).
-        task: one of `TASKS`.
-        source: the data set with its configuration.
-        licence: whose terms hold.
-        coco_id: the picture's id in COCO, -1 if it is no COCO picture.
-        video: name of the video, "" if there is none.
-        frame: name of the frame, "" if there is none.
+    The arguments are the fields of the module's table; masks and phrases may be empty (a picture that waits for
+    annotation).
 
     Raises:
-        UserError: a mask is of another size, a phrase is empty or names a mask that is not there, or a kind
-            or task is unknown.
+        UserError: a mask is of another size, a phrase is empty or names a mask that is not there, a kind or task
+            is unknown, or a name cannot be written as UTF-8.
     """
     if task not in TASKS:
         raise UserError(f"the task is {task!r}, one of {', '.join(TASKS)} is wanted")
+    for name in (image_id, video, frame, *(mask.category for mask in masks)):
+        if _SURROGATE.search(name):
+            raise UserError(f"the name {name!r} cannot be written as UTF-8")
     for number, mask in enumerate(masks):
         if mask.kind not in MASK_KINDS:
             raise UserError(f"mask {number} is of kind {mask.kind!r}, one of {', '.join(MASK_KINDS)} is wanted")
@@ -190,7 +202,7 @@ def encode_record(
     for phrase in phrases:
         if not has_words(phrase.text):
             raise UserError(f"the phrase {phrase.text!r} says nothing, a text with letters is wanted")
-        if not -1 <= phrase.mask_index < len(masks):
+        if not UNKNOWN <= phrase.mask_index < len(masks):
             raise UserError(f"the phrase {phrase.text!r} names mask {phrase.mask_index} of {len(masks)}")
     return {
         "schema_version": SCHEMA_VERSION,
@@ -207,6 +219,7 @@ def encode_record(
         "mask_ids": np.asarray([mask.source_id for mask in masks], np.int64),
         "phrases": [phrase.text for phrase in phrases],
         "phrase_masks": np.asarray([phrase.mask_index for phrase in phrases], np.int32),
+        "phrase_ids": [phrase.source_id for phrase in phrases],
         "phrase_kinds": [phrase.kind for phrase in phrases],
         "task": task,
         "source": source,
@@ -238,14 +251,7 @@ def decode_image(encoded: bytes) -> UInt8[np.ndarray, "h w 3"]:
     # Pillow reports broken files by many classes: OSError, SyntaxError (PNG), ValueError, struct.error.
     except UserError:
         raise
-    except (
-        Image.DecompressionBombError,
-        struct.error,
-        OSError,
-        SyntaxError,
-        ValueError,
-        LookupError,
-    ) as error:
+    except (Image.DecompressionBombError, struct.error, OSError, SyntaxError, ValueError, LookupError) as error:
         raise UserError(f"the picture is broken: {error}") from None
 
 
@@ -278,6 +284,8 @@ def decode_record(record: Mapping) -> Triplet:
         phrases=tuple(_bytes(text).decode() for text in record["phrases"]),
         mask_index=tuple(int(index) for index in record["phrase_masks"]),
         kinds=tuple(_bytes(kind).decode() for kind in record["phrase_kinds"]),
+        # Records written before the field was there lack it.
+        phrase_ids=tuple(_bytes(source_id).decode() for source_id in record.get("phrase_ids", ())),
     )
 
 
