@@ -1,0 +1,298 @@
+"""Referring expressions in the form of the REFER interface: refs that speak of objects in a COCO annotation file.
+
+The ground-truth mask is the union of an object's polygons (count > 0); REFER sums them, and code that then
+keeps only the ones loses the pixels on which two polygons of an object overlap.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline import raw_files, triplet
+from unilseg_jax.input_pipeline.builder import Annotations, TripletBuilder
+from unilseg_jax.input_pipeline.conversion import Conversion
+from unilseg_jax.ops import masks
+
+# Relative to the raw folder: REFER's own place first, then those of other code bases.
+TRAIN2014_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014")
+
+
+class Ref(NamedTuple):
+    """What a refs file says of one object or group of objects.
+
+    Attributes:
+        ref_id: of the ref.
+        image_id: of its picture.
+        targets: ids of the annotations that it means together; none if it means nothing in the picture.
+        sentences: as they stand in the file.
+    """
+
+    ref_id: int
+    image_id: int
+    targets: tuple[int, ...]
+    sentences: Sequence
+
+
+class PictureRefs(NamedTuple):
+    """An item: a picture of a split with its refs."""
+
+    image_id: int
+    refs: list[Ref]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Instances:
+    """A COCO annotation file, by id.
+
+    Attributes:
+        pictures: entries of `images`.
+        annotations: entries of `annotations`.
+        categories: names.
+        faults: (what, id, reason) of entries that are left out.
+    """
+
+    pictures: dict[int, dict]
+    annotations: dict[int, dict]
+    categories: dict[int, str]
+    faults: list[tuple[str, object, str]]
+
+
+def load_instances(path: Path) -> Instances:
+    """Reads an annotation file in the form of COCO's `instances_*.json`.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        UserError: the file is missing, is no JSON, or lacks a part.
+    """
+    content = raw_files.read_json(path, "annotation file")
+    try:
+        parts = {name: content[name] for name in ("images", "annotations", "categories")}
+    except (LookupError, TypeError) as error:
+        raise UserError(f"{str(path)!r} is no COCO annotation file ({type(error).__name__}: {error})") from None
+    faults: list[tuple[str, object, str]] = []
+    by_id = {name: _by_id(name, entries, faults) for name, entries in parts.items()}
+    return Instances(
+        pictures=by_id["images"],
+        annotations=by_id["annotations"],
+        categories={key: str(entry.get("name", "")) for key, entry in by_id["categories"].items()},
+        faults=faults,
+    )
+
+
+def _by_id(name: str, entries: object, faults: list[tuple[str, object, str]]) -> dict[int, dict]:
+    found: dict[int, dict] = {}
+    for entry in entries if isinstance(entries, list) else []:
+        key = entry.get("id") if isinstance(entry, dict) else None
+        if not isinstance(key, int):
+            faults.append((name, key, "an entry without an id"))
+        elif key in found:
+            faults.append((name, key, "the id occurs twice; the first entry is kept"))
+        else:
+            found[key] = entry
+    return found
+
+
+def find_pictures(raw: Path, pictures: Path | None, folders: tuple[str, ...] = TRAIN2014_FOLDERS) -> Path:
+    """Returns the folder of the pictures.
+
+    Args:
+        raw: the raw folder.
+        pictures: the folder if the user named it, else it is looked for.
+        folders: where to look, relative to the raw folder.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if pictures is not None:
+        if not Path(pictures).is_dir():
+            raise UserError(f"no such folder of pictures: {str(pictures)!r}; check the path")
+        return Path(pictures)
+    try:
+        return raw_files.first_folder(raw, folders, "COCO pictures")
+    except UserError as error:
+        raise UserError(f"{error}; name their folder with --pictures") from None
+
+
+def group_refs(
+    refs: list, file: str, targets: Callable[[dict], Sequence[int]], conversion: Conversion
+) -> dict[str, list[PictureRefs]]:
+    """Sorts refs by split and picture, in the order of the file; refs that make no sense are listed.
+
+    Args:
+        refs: as they stand in the file.
+        file: its name, for the list.
+        targets: returns the ids of the annotations that a ref means; a `UserError` lists the ref.
+        conversion: keeps the list.
+    """
+    groups: dict[str, dict[int, list[Ref]]] = {}
+    seen = set()
+    for number, ref in enumerate(refs):
+        fields = ref if isinstance(ref, dict) else {}
+        split, ref_id, image_id = (fields.get(key) for key in ("split", "ref_id", "image_id"))
+        # A split's name becomes part of file names.
+        if not (isinstance(split, str) and split.isalnum() and split.isascii()):
+            conversion.skip("", file, f"ref number {number} has no split", ref_id=repr(ref_id))
+        elif not (isinstance(ref_id, int) and isinstance(image_id, int) and "ann_id" in fields):
+            conversion.skip(split, file, f"ref number {number} lacks one of ref_id, image_id, ann_id")
+        elif not isinstance(fields.get("sentences"), list | tuple):
+            conversion.skip(split, file, "the ref has no list of sentences", ref_id=ref_id, image_id=image_id)
+        elif ref_id in seen:
+            conversion.skip(split, file, "the ref_id occurs twice; the first ref is kept", ref_id=ref_id)
+        else:
+            seen.add(ref_id)
+            try:
+                checked = Ref(ref_id, image_id, tuple(targets(fields)), fields["sentences"])
+            except UserError as error:
+                conversion.skip(split, file, str(error), ref_id=ref_id, image_id=image_id)
+            else:
+                groups.setdefault(split, {}).setdefault(image_id, []).append(checked)
+    return {split: [PictureRefs(*item) for item in pictures.items()] for split, pictures in groups.items()}
+
+
+def object_mask(
+    instances: Instances, key: int, image_id: int, height: int, width: int
+) -> tuple[UInt8[np.ndarray, "h w"], str, list[str]]:
+    """Returns the mask of an annotated object.
+
+    Args:
+        instances: the annotation file.
+        key: id of the annotation.
+        image_id: id of the picture that it must belong to.
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
+
+    Returns:
+        The mask, the object's category, and what of the object had to be left out.
+
+    Raises:
+        UserError: the annotation is missing, of another picture, or malformed as a whole.
+    """
+    annotation = instances.annotations.get(key)
+    if annotation is None:
+        raise UserError(f"the annotation {key} is not in the annotation file")
+    if annotation.get("image_id") != image_id:
+        raise UserError(f"the annotation {key} is of picture {annotation.get('image_id')}")
+    segmentation, faults = annotation.get("segmentation"), []
+    if isinstance(segmentation, list):
+        sound = []
+        for polygon in segmentation:
+            try:
+                masks.check_polygon(polygon)
+                sound.append(polygon)
+            except UserError as error:
+                faults.append(f"{error}; the polygon is left out")
+        if faults and not sound:
+            raise UserError(faults[0].removesuffix("; the polygon is left out"))
+        segmentation = sound
+    mask = masks.segmentation_to_mask(segmentation, height, width)
+    category = annotation.get("category_id")
+    return mask, instances.categories.get(category, "") if isinstance(category, int) else "", faults
+
+
+class ReferBuilder(TripletBuilder, skip_registration=True):
+    """Converts refs and a COCO annotation file: a record is a picture of a split with all its refs.
+
+    Attributes:
+        instances: the annotation file, once `plan` was called.
+    """
+
+    instances: Instances
+
+    @abc.abstractmethod
+    def read(self, raw: Path) -> tuple[list, str, Path]:
+        """Returns the refs, the name of their file, and the path of the annotation file."""
+
+    @abc.abstractmethod
+    def targets(self, ref: dict) -> Sequence[int]:
+        """Returns the ids of the annotations that a ref means together; none if it means nothing.
+
+        Raises:
+            UserError: the ref does not say it in a form that is known.
+        """
+
+    def plan(self, raw: Path) -> dict[str, list[PictureRefs]]:
+        """Returns the pictures of each split with their refs."""
+        refs, file, instances = self.read(raw)
+        self.instances = load_instances(instances)
+        self._folder = find_pictures(raw, self.pictures)
+        for part, key, reason in self.instances.faults:
+            self.conversion.skip("", instances.name, f"{part}: {reason}", id=key)
+        return group_refs(refs, file, self.targets, self.conversion)
+
+    def item_file(self, item: PictureRefs) -> str:
+        """Returns the picture's name, or its id if the annotation file does not name it."""
+        return str(self.instances.pictures.get(item.image_id, {}).get("file_name") or item.image_id)
+
+    def records(self, split: str, item: PictureRefs) -> Iterator[dict]:
+        """Makes the record of a picture: every ref with a target is a mask, every sentence a phrase."""
+        entry = self.instances.pictures.get(item.image_id)
+        if not entry:
+            raise UserError("the picture is not in the annotation file")
+        file_name = raw_files.plain_name(entry.get("file_name"), "picture")
+        picture = raw_files.read_picture(self._folder / file_name, (entry.get("height"), entry.get("width")))
+        found = Annotations(picture.height, picture.width)
+        for ref in item.refs:
+            ids = {"image_id": item.image_id, "ref_id": ref.ref_id, "ann_id": list(ref.targets)}
+            try:
+                for fault in self._add(found, ref, picture.height, picture.width):
+                    self.conversion.skip(split, file_name, fault, **ids)
+            except UserError as error:
+                self.conversion.skip(split, file_name, str(error), **ids)
+        if found.phrases:
+            yield triplet.encode_record(
+                image=picture.encoded,
+                image_id=Path(file_name).stem,
+                coco_id=item.image_id,
+                height=picture.height,
+                width=picture.width,
+                masks=found.masks,
+                phrases=found.phrases,
+                task="referring",
+                source=self.source,
+                licence=self.LICENCE,
+            )
+
+    def _add(self, found: Annotations, ref: Ref, height: int, width: int) -> list[str]:
+        """Adds a ref to what was found in its picture, and returns what of it had to be left out."""
+        texts, faults = _texts(ref.sentences)
+        if not texts:
+            raise UserError("the ref has no sentence that says anything")
+        if not ref.targets:
+            for text in texts:
+                found.add_nothing(text)
+            return faults
+        union, categories = np.zeros((height, width), np.uint8), set()
+        for key in ref.targets:
+            mask, category, left_out = object_mask(self.instances, key, ref.image_id, height, width)
+            union |= mask
+            categories.add(category)
+            faults += left_out
+        found.add(
+            union,
+            texts,
+            kind="instance",
+            category=categories.pop() if len(categories) == 1 else "",
+            phrase_kind="referring",
+            source_id=ref.targets[0] if len(ref.targets) == 1 else -1,
+        )
+        return faults
+
+
+def _texts(sentences: Sequence) -> tuple[list[str], list[str]]:
+    """Returns the sentences that say something, and the faults of the others."""
+    texts, faults = [], []
+    for sentence in sentences:
+        text = sentence.get("sent") if isinstance(sentence, dict) else None
+        if triplet.has_words(text):
+            texts.append(text)
+        else:
+            faults.append(f"the sentence {text!r} says nothing")
+    return texts, faults
