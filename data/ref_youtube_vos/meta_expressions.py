@@ -1,0 +1,105 @@
+"""The JSON files of Ref-YouTube-VOS: `meta_expressions.json` of each split, and YouTube-VOS's `meta.json`."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline import raw_files, triplet
+from unilseg_jax.input_pipeline.video_frames import Expression, VideoFrame, object_id
+
+Skip = Callable[..., None]
+"""Lists what is left out, as `skip(reason, **ids)`."""
+
+
+def expressions_file(raw: Path, split: str) -> Path:
+    """Returns the place of a split's expressions (train, valid or test)."""
+    return raw / "meta_expressions" / split / "meta_expressions.json"
+
+
+def load_videos(path: Path) -> dict[str, object]:
+    """Reads the videos of a JSON file, unchecked, by name.
+
+    Args:
+        path: of a `meta_expressions.json` or `meta.json`.
+
+    Raises:
+        UserError: it is missing, no JSON, or has no videos.
+    """
+    content = raw_files.read_json(path, "annotation file")
+    videos = content.get("videos") if isinstance(content, dict) else None
+    if not isinstance(videos, dict):
+        raise UserError(f"{str(path)!r} has no videos by name; a file of Ref-YouTube-VOS is wanted")
+    return videos
+
+
+def load_categories(path: Path) -> dict[tuple[str, int], str]:
+    """Reads the classes of the training videos' objects.
+
+    Args:
+        path: of YouTube-VOS's `meta.json`.
+
+    Returns:
+        Names by video and object; entries that cannot be read are left out.
+
+    Raises:
+        UserError: see `load_videos`.
+    """
+    categories = {}
+    for video, entry in load_videos(path).items():
+        objects = entry.get("objects") if isinstance(entry, dict) else None
+        for key, value in objects.items() if isinstance(objects, dict) else ():
+            name = value.get("category") if isinstance(value, dict) else None
+            if key.isdigit() and triplet.has_words(name):
+                categories[video, int(key)] = name
+    return categories
+
+
+def video_frames(
+    video: str, entry: object, categories: Mapping[tuple[str, int], str] | None, skip: Skip
+) -> list[VideoFrame]:
+    """Returns the frames of a video with its expressions.
+
+    Args:
+        video: its name.
+        entry: what the file says of it.
+        categories: of its objects; None where objects are not published, so that expressions name none.
+        skip: lists an expression or frame that cannot be used.
+
+    Raises:
+        UserError: the video cannot be used.
+    """
+    raw_files.plain_name(video, "video")
+    entry = entry if isinstance(entry, dict) else {}
+    expressions, frames = entry.get("expressions"), entry.get("frames")
+    if not isinstance(expressions, dict) or not isinstance(frames, list):
+        raise UserError("the video lacks expressions or frames")
+    sound = []
+    for key, value in expressions.items():
+        try:
+            sound.append(_expression(video, key, value, categories))
+        except UserError as error:
+            skip(str(error), video=video, expression=key)
+    if not sound:
+        raise UserError("the video has no expression that can be used")
+    items: dict[str, VideoFrame] = {}
+    for frame in frames:
+        try:
+            if raw_files.plain_name(frame, "frame") in items:
+                raise UserError(f"the frame {frame!r} is listed twice")
+            items[frame] = VideoFrame(video, frame, tuple(sound))
+        except UserError as error:
+            skip(str(error), video=video, frame=repr(frame))
+    return list(items.values())
+
+
+def _expression(video: str, key: str, value: object, categories: Mapping[tuple[str, int], str] | None) -> Expression:
+    # The key names a folder of ground truth and one of the benchmark's submission.
+    raw_files.plain_name(key, "expression")
+    value = value if isinstance(value, dict) else {}
+    text = value.get("exp")
+    if not triplet.has_words(text):
+        raise UserError(f"the expression {text!r} says nothing")
+    if categories is None:
+        return Expression(key, text)
+    number = object_id(value.get("obj_id"))
+    return Expression(key, text, number, categories.get((video, number), ""))

@@ -1,0 +1,129 @@
+"""Frames of videos with expressions: what the builders of referring video data sets share.
+
+An expression speaks of one object in the whole video. In a frame that does not show the object, it matches
+nothing and keeps its kind: training learns from it that an object can be absent, and the video metrics count the frame.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int64
+
+from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline import triplet
+from unilseg_jax.input_pipeline.builder import Annotations
+from unilseg_jax.input_pipeline.raw_files import Picture
+
+
+class Expression(NamedTuple):
+    """What is said about an object of a video.
+
+    Attributes:
+        source_id: id of the expression within its video.
+        text: as its authors give it.
+        object_id: the object's label in the label maps, -1 where it is not published.
+        category: name of the object's class, "" if unknown.
+    """
+
+    source_id: str
+    text: str
+    object_id: int = -1
+    category: str = ""
+
+
+class VideoFrame(NamedTuple):
+    """An item: a frame with the expressions of its video, which all its frames share.
+
+    Attributes:
+        video: name of the video.
+        frame: name of the frame, without an ending.
+        expressions: of the video.
+    """
+
+    video: str
+    frame: str
+    expressions: tuple[Expression, ...]
+
+    @property
+    def image_id(self) -> str:
+        """The frame's name within its data set."""
+        return f"{self.video}/{self.frame}"
+
+    def below(self, folder: Path, ending: str) -> Path:
+        """Returns the frame's file in a folder that has one folder per video."""
+        return folder / self.video / f"{self.frame}{ending}"
+
+
+def object_id(value: object) -> int:
+    """Reads an object's id.
+
+    Args:
+        value: a number or its digits, as data sets write it.
+
+    Raises:
+        UserError: it is neither, or no label of an object (1 to 254).
+    """
+    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= 254:
+        raise UserError(f"the object's id is {value!r}, a number from 1 to 254 is wanted")
+    return number
+
+
+def add_expression(found: Annotations, expression: Expression, number: int) -> None:
+    """Adds an expression.
+
+    Args:
+        found: of the frame.
+        expression: names the mask.
+        number: of the mask, `triplet.NOTHING` or `triplet.UNKNOWN`.
+    """
+    found.phrases.append(
+        triplet.RecordPhrase(text=expression.text, mask_index=number, kind="referring", source_id=expression.source_id)
+    )
+
+
+def add_labelled(found: Annotations, expressions: Sequence[Expression], labels: Int64[np.ndarray, "h w"]) -> None:
+    """Adds expressions with the masks of their objects, one per object.
+
+    Args:
+        found: of the frame.
+        expressions: of the video.
+        labels: object ids, 0 for the background, at the frame's size.
+
+    Raises:
+        UserError: the label map is of another size than the frame.
+    """
+    numbers: dict[int, int] = {}
+    for expression in expressions:
+        label = expression.object_id
+        if label not in numbers:
+            mask = labels == label
+            numbers[label] = (
+                found.add(mask, (), kind="instance", category=expression.category, source_id=label)
+                if mask.any()
+                else triplet.NOTHING
+            )
+        add_expression(found, expression, numbers[label])
+
+
+def frame_record(item: VideoFrame, picture: Picture, found: Annotations, *, source: str, licence: str) -> dict:
+    """Puts together the record of a frame.
+
+    Raises:
+        UserError: see `triplet.encode_record`.
+    """
+    return triplet.encode_record(
+        image=picture.encoded,
+        image_id=item.image_id,
+        height=picture.height,
+        width=picture.width,
+        masks=found.masks,
+        phrases=found.phrases,
+        task="video",
+        source=source,
+        licence=licence,
+        video=item.video,
+        frame=item.frame,
+    )
