@@ -33,8 +33,8 @@ def get_config():
     config.input.size = SIZE
     config.input.batch_size = 8
     config.input.prompts = 5
-    config.optim.learning_rate = 5e-4
-    config.optim.warmup_steps = 50
+    config.optim.learning_rate = 8e-4
+    config.optim.warmup_steps = 100
     config.optim.decay_at = (0.5, 0.75, 0.9)
     config.optim.decay_factor = 0.4
     config.optim.clip_norm = 1.0
