@@ -1,11 +1,12 @@
 """Command: converts a downloaded data set into triplet records.
 
 Usage: python -m unilseg_jax.prepare NAME --raw DIR --out DIR [--config CONFIG ...]
+       python -m unilseg_jax.prepare NAME --synthetic N --raw DIR [--out DIR]
 """
 
 import argparse
 import contextlib
-import importlib.util
+import functools
 import io
 import os
 import shutil
@@ -14,13 +15,15 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import tensorflow_datasets as tfds
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-import unilseg_jax
-from unilseg_jax.command_line import OneLineParser
+from unilseg_jax.command_line import OneLineParser, positive_int
 from unilseg_jax.errors import UserError, run_command
+from unilseg_jax.input_pipeline.builder import MAX_SKIPPED, TripletBuilder
+from unilseg_jax.input_pipeline.catalogue import load_builder, load_stand_in
 from unilseg_jax.input_pipeline.conversion import (
     QUARANTINE_FILE,
     Conversion,
@@ -28,8 +31,8 @@ from unilseg_jax.input_pipeline.conversion import (
     differences,
     read_report,
 )
-
-BUILDERS = Path(unilseg_jax.__file__).parents[1] / "data"
+from unilseg_jax.input_pipeline.engines import ENGINES
+from unilseg_jax.input_pipeline.sharded import Job, converted_shards
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,12 +42,48 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: a folder, file or name is missing or wrong.
     """
     arguments = _arguments(argv)
-    raw, out = Path(arguments.raw), Path(arguments.out)
+    raw, out = Path(arguments.raw), Path(arguments.out) if arguments.out else None
+    console = Console(file=sys.stdout)
+    builder_class = load_builder(arguments.name)
+    if arguments.synthetic is not None:
+        _write_stand_in(arguments.name, raw, arguments.synthetic)
+        console.print(f"a stand-in of {arguments.name} is written to {raw}", soft_wrap=True, highlight=False)
+        if out is None:
+            return
+    if out is None:
+        raise UserError("--out is missing: the folder of all prepared data sets (only --synthetic goes without it)")
     if not raw.is_dir():
         raise UserError(f"no such folder: {str(raw)!r}; --raw is the folder with the downloaded files")
     if out.exists() and not out.is_dir():
         raise UserError(f"{str(out)!r} is a file, a folder is wanted for --out")
-    builder_class = load_builder(arguments.name)
+    for config in _wanted_configs(builder_class, raw, arguments):
+        directory = convert(
+            builder_class,
+            config,
+            raw,
+            out,
+            console,
+            pictures=Path(arguments.pictures).resolve() if arguments.pictures else None,
+            overwrite=arguments.overwrite,
+            max_skipped=arguments.max_skipped,
+            workers=arguments.workers,
+            engine=arguments.engine,
+            shard_items=arguments.shard_items,
+        )
+        show_report(console, f"{arguments.name}/{config}", directory)
+
+
+def _write_stand_in(name: str, raw: Path, count: int) -> None:
+    """Writes an imitation of a data set into a folder that is new or empty."""
+    stand_in = load_stand_in(name)
+    if raw.exists() and (not raw.is_dir() or any(raw.iterdir())):
+        raise UserError(f"{str(raw)!r} is there and is no empty folder; a stand-in is not mixed with other files")
+    raw.mkdir(parents=True, exist_ok=True)
+    stand_in.write(raw, count)
+
+
+def _wanted_configs(builder_class: type, raw: Path, arguments: argparse.Namespace) -> list[str]:
+    """Returns the configurations that are asked for, or those that the raw folder holds."""
     found = builder_class.found_configs(raw)
     known = [config.name for config in builder_class.BUILDER_CONFIGS]
     unknown = [name for name in arguments.config if name not in known]
@@ -58,52 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{str(raw)!r} does not hold {what} of {arguments.name}; wanted: {builder_class.wanted_files()} "
             f"(see data/{arguments.name}/README.md)"
         )
-    console = Console(file=sys.stdout)
-    for config in configs:
-        directory = convert(
-            builder_class,
-            config,
-            raw,
-            out,
-            console,
-            pictures=arguments.pictures,
-            overwrite=arguments.overwrite,
-            max_skipped=arguments.max_skipped,
-        )
-        show_report(console, f"{arguments.name}/{config}", directory)
-
-
-def load_builder(name: str) -> type:
-    """Loads `data/NAME/NAME_dataset_builder.py` of the checkout this package runs from.
-
-    The module is loaded by its place, in a package of its own name, so that no top-level package called
-    `data` or `refcoco` gets in the way of the user's.
-
-    Args:
-        name: of the data set.
-
-    Returns:
-        The builder's class.
-
-    Raises:
-        UserError: there is no such builder.
-    """
-    file = BUILDERS / name / f"{name}_dataset_builder.py"
-    if not BUILDERS.is_dir():
-        raise UserError(
-            f"no folder {str(BUILDERS)!r}: the builders lie in data/ of the repository; run from a checkout "
-            "(pip install -e .)"
-        )
-    if not name.isidentifier() or not file.is_file():
-        names = sorted(path.parent.name for path in BUILDERS.glob("*/*_dataset_builder.py"))
-        raise UserError(f"no builder for the data set {name!r}; there are: {', '.join(names) or 'none'}")
-    package = f"unilseg_jax_data_{name}"
-    if package not in sys.modules:
-        _load_module(package, file.parent / "__init__.py", [str(file.parent)])
-    module = f"{package}.{file.stem}"
-    if module not in sys.modules:
-        _load_module(module, file, None)
-    return sys.modules[module].Builder
+    return configs
 
 
 def convert(
@@ -113,9 +107,12 @@ def convert(
     out: Path,
     console: Console,
     *,
-    pictures: str | None = None,
+    pictures: Path | None = None,
     overwrite: bool = False,
-    max_skipped: float = 0.01,
+    max_skipped: float = MAX_SKIPPED,
+    workers: int | None = None,
+    engine: str = "local",
+    shard_items: int | None = None,
 ) -> Path:
     """Converts one configuration with a progress bar.
 
@@ -128,13 +125,13 @@ def convert(
         pictures: folder of the pictures, if they are not in the raw folder.
         overwrite: convert again what is there already.
         max_skipped: share of the set that may be broken.
+        workers: processes that convert shard by shard; None converts in this process, without shards.
+        engine: one of `ENGINES`, runs the workers.
+        shard_items: items per shard, None takes what the builder says.
 
     Returns:
         The folder of the prepared data set; until all is written it has another name.
     """
-    import tensorflow_datasets as tfds
-
-    tfds.disable_progress_bar()
     directory = Path(builder_class(data_dir=os.fspath(out), config=config).data_dir)
     if directory.exists() and not overwrite:
         console.print(f"already prepared: {directory} (--overwrite converts it again)", soft_wrap=True)
@@ -143,30 +140,47 @@ def convert(
         # It may also belong to a conversion that runs now, so it is not deleted here.
         console.print(f"an interrupted conversion left {left}; delete it if none is running", soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress, contextlib.ExitStack() as shards:
+        bars: dict[str, TaskID] = {}
+
+        def show(part: str, done: int, total: int) -> None:
+            if part not in bars:
+                bars[part] = progress.add_task(f"{builder_class.name}/{config} {part}", total=total)
+            progress.update(bars[part], completed=done)
+
+        gather = None
+        if workers:
+            job = Job(
+                name=builder_class.name,
+                config=config,
+                raw=raw.resolve(),
+                out=out.resolve(),
+                pictures=pictures,
+                shard_items=shard_items,
+            )
+            on_shard = functools.partial(show, "shards")
+            gather = shards.enter_context(converted_shards(job, ENGINES[engine], workers, on_shard))
+        with _set_aside(directory):
+            builder = builder_class(data_dir=os.fspath(out), config=config)
+            builder.conversion = Conversion(on_picture=show)
+            builder.pictures, builder.max_skipped, builder.gather = pictures, max_skipped, gather
+            _run(builder, raw)
+    return directory
+
+
+def _run(builder: TripletBuilder, raw: Path) -> None:
+    """Lets a builder write its data set; nothing is downloaded."""
+    tfds.disable_progress_bar()
     with (
-        Progress(*columns, console=console) as progress,
-        _set_aside(directory),
-        tempfile.TemporaryDirectory() as downloads,
         # tfds wants a folder for downloads and prints their sizes; there are none here.
+        tempfile.TemporaryDirectory() as downloads,
         contextlib.redirect_stdout(io.StringIO()),
     ):
-        bars: dict[str, int] = {}
-
-        def show(split: str, done: int, total: int) -> None:
-            if split not in bars:
-                bars[split] = progress.add_task(f"{builder.name}/{config} {split}", total=total)
-            progress.update(bars[split], completed=done)
-
-        builder = builder_class(data_dir=os.fspath(out), config=config)
-        builder.conversion = Conversion(on_picture=show)
-        builder.pictures = Path(pictures) if pictures is not None else None
-        builder.max_skipped = max_skipped
         builder.download_and_prepare(
             download_dir=downloads,
             download_config=tfds.download.DownloadConfig(manual_dir=os.fspath(raw)),
             file_format="array_record",
         )
-    return directory
 
 
 @contextlib.contextmanager
@@ -221,7 +235,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(prog="python -m unilseg_jax.prepare", description=__doc__.splitlines()[0])
     parser.add_argument("name", help="data set, a folder of data/ such as refcoco")
     parser.add_argument("--raw", required=True, metavar="DIR", help="folder of the downloaded files")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of all prepared data sets")
+    parser.add_argument("--out", metavar="DIR", help="folder of all prepared data sets")
+    parser.add_argument(
+        "--synthetic",
+        type=positive_int,
+        metavar="N",
+        help="first write a stand-in into --raw, a new or empty folder: N drawn pictures per split, in files such as "
+        "the data set's own; without --out that is all",
+    )
     parser.add_argument(
         "--config",
         action="append",
@@ -233,12 +254,35 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--max-skipped",
         type=_share,
-        default=0.01,
+        default=MAX_SKIPPED,
         metavar="SHARE",
-        help="share of the set that may be broken before the conversion is an error; default 0.01",
+        help="share of the set that may be broken before the conversion is an error; default %(default)s",
+    )
+    parser.add_argument(
+        "--workers",
+        type=positive_int,
+        metavar="N",
+        help="convert shard by shard in N processes; if it is stopped, the same command goes on with the missing "
+        "shards; default: in one process, picture after picture",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=sorted(ENGINES),
+        default="local",
+        help="what runs the --workers: processes of this machine (default), or the Ray cluster that RAY_ADDRESS names, "
+        "which must see the same folders",
+    )
+    parser.add_argument(
+        "--shard-items",
+        type=positive_int,
+        metavar="N",
+        help="items of the builder (mostly pictures) per shard, one file each; default: the builder's own",
     )
     parser.add_argument("--overwrite", action="store_true", help="convert again what is prepared already")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if not arguments.workers and (arguments.engine != "local" or arguments.shard_items):
+        parser.error("--engine and --shard-items are of conversions with --workers, which is missing")
+    return arguments
 
 
 def _share(text: str) -> float:
@@ -249,17 +293,6 @@ def _share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a share between 0 and 1")
     return value
-
-
-def _load_module(name: str, file: Path, search: list[str] | None) -> None:
-    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=search)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
 
 
 if __name__ == "__main__":

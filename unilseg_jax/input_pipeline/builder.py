@@ -6,9 +6,9 @@ index and the report are made here. Records keep the order of the items, so that
 
 import abc
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -16,7 +16,7 @@ from jaxtyping import Bool, UInt8
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import triplet
-from unilseg_jax.input_pipeline.conversion import Conversion, SplitCounts
+from unilseg_jax.input_pipeline.conversion import Conversion, SplitCounts, image_key
 from unilseg_jax.input_pipeline.index import IndexWriter
 from unilseg_jax.ops import masks
 
@@ -56,9 +56,12 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     Attributes:
         HOMEPAGE: where the data set comes from.
         LICENCE: whose terms hold.
+        SHARD_ITEMS: items that make one shard of a conversion shard by shard.
         conversion: the book of this conversion; a command replaces it to follow the progress.
         pictures: folder of the pictures where the user has them elsewhere; None looks in the raw folder.
         max_skipped: share of the set that may be broken.
+        gather: puts together shards that were converted before (`sharded.converted_shards`) and returns
+            their splits; None converts here, one item after the other.
     """
 
     # The first number is that of the record's schema, so that sets of two schemas never share a folder.
@@ -66,10 +69,15 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     MANUAL_DOWNLOAD_INSTRUCTIONS = "See README.md beside this file."
     HOMEPAGE: ClassVar[str]
     LICENCE: ClassVar[str]
+    SHARD_ITEMS: ClassVar[int] = 1000
 
-    conversion: Conversion | None = None
     pictures: Path | None = None
     max_skipped: float = MAX_SKIPPED
+    gather: Callable[["TripletBuilder"], list[tfds.core.SplitInfo]] | None = None
+
+    def __init__(self, **of_tfds):
+        super().__init__(**of_tfds)
+        self.conversion = Conversion()
 
     @classmethod
     @abc.abstractmethod
@@ -83,8 +91,9 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @abc.abstractmethod
     def plan(self, raw: Path) -> dict[str, Sequence]:
-        """Returns the items of each split, small and picklable, in the order of their records.
+        """Returns the items of each split, small, in the order of their records.
 
+        An item's `repr` says all that it holds: by it an unfinished conversion knows what has changed.
         What is wrong with an index file is listed with `self.conversion.skip`.
 
         Raises:
@@ -117,7 +126,6 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _download_and_prepare(self, *args, **kwargs) -> None:
         # Here the data set still has its temporary name, which tfds changes when all is written.
-        self.conversion = self.conversion or Conversion()
         self._indices: dict[str, IndexWriter] = {}
         super()._download_and_prepare(*args, **kwargs)
         directory = Path(self.data_dir)
@@ -136,8 +144,17 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             directory, self.builder_config.published, source=self.source, licence=self.LICENCE, homepage=self.HOMEPAGE
         )
 
+    def _generate_splits(self, dl_manager: tfds.download.DownloadManager, download_config: object) -> list:
+        if self.gather is None:
+            return super()._generate_splits(dl_manager, download_config)
+        return self.gather(self) or self._refuse_nothing()
+
+    def _refuse_nothing(self) -> NoReturn:
+        first_fault = f"; the first fault: {self.conversion.skipped[0]}" if self.conversion.skipped else ""
+        raise UserError(f"nothing of {self.source} could be converted{first_fault}")
+
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        generators = {}
+        generators: dict[str, Iterator] = {}
         for split, items in self.plan(Path(dl_manager.manual_dir)).items():
             self.conversion.expect(split, len(items))
             index = IndexWriter()
@@ -148,8 +165,7 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 generators[split] = itertools.chain(first, records)
                 self._indices[split] = index
         if not generators:
-            first_fault = f"; the first fault: {self.conversion.skipped[0]}" if self.conversion.skipped else ""
-            raise UserError(f"nothing of {self.source} could be converted{first_fault}")
+            self._refuse_nothing()
         return generators
 
     def _generate_examples(self, split: str, items: Iterable, index: IndexWriter) -> Iterator[tuple[int, dict]]:
@@ -158,15 +174,24 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             # With `disable_shuffling` the key is the order.
             yield number, record
 
-    def checked_records(self, split: str, items: Iterable) -> Iterator[dict]:
-        """Makes the records of items, and keeps the book of them."""
-        seen: set[str] = set()
+    def checked_records(self, split: str, items: Iterable, known: Iterable[int] = ()) -> Iterator[dict]:
+        """Makes the records of items, and keeps the book of them.
+
+        Args:
+            split: name of the split.
+            items: of the plan.
+            known: keys (`image_key`) of pictures that other items have given.
+        """
+        seen = set(known)
         for item in items:
             try:
                 for record in self.records(split, item):
-                    if record["image_id"] in seen:
-                        raise UserError(f"the image id {record['image_id']!r} occurs twice; the first one is kept")
-                    seen.add(record["image_id"])
+                    key = image_key(record["image_id"])
+                    if key in seen:
+                        reason = f"the image id {record['image_id']!r} occurs twice; the first one is kept"
+                        self.conversion.skip(split, self.item_file(item), reason)
+                        continue
+                    seen.add(key)
                     self.conversion.wrote(split, len(record["masks"]), len(record["phrases"]))
                     yield record
             except UserError as error:

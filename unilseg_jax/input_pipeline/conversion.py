@@ -1,6 +1,7 @@
 """What every builder under `data/` keeps of a conversion: counts per split, and what it skipped and why."""
 
 import dataclasses
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -128,6 +129,11 @@ class Conversion:
         # Escaped, since a name that is not UTF-8 could not be written otherwise.
         lines = (json.dumps(entry) for entry in self.skipped)
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def image_key(image_id: str) -> int:
+    """Returns 64 bits that stand for an image id: ids of millions of pictures are compared by them."""
+    return int.from_bytes(hashlib.blake2b(image_id.encode("utf-8", "surrogateescape"), digest_size=8).digest())
 
 
 def read_report(directory: Path) -> tuple[dict[str, SplitCounts], dict[str, SplitCounts]]:

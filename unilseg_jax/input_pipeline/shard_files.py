@@ -1,0 +1,117 @@
+"""The working folder of a conversion shard by shard: what is finished, and for which raw data.
+
+The folder `unfinished_VERSION` lies beside the data set's place and holds for every finished shard:
+
+| file | content |
+|---|---|
+| `SPLIT-NUMBER.array_record` | the records |
+| `SPLIT-NUMBER.npz` | their index (`index.Index`), and `keys` (`conversion.image_key`) that show doubles |
+| `SPLIT-NUMBER.json` | the shard's report, written last: counts, what was skipped, and the digest of its items |
+
+A shard is finished if its report has the digest of what is to be converted now: items, configuration, folders, and
+this package's version. So another raw folder, or a file more in it, makes anew only the shards that it
+changes. Of a file's content the digest knows what the builder puts into its items (say size and time).
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt64
+
+from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline.index import Index
+from unilseg_jax.version import __version__
+
+
+class Shard(NamedTuple):
+    """A run of items of a split.
+
+    Attributes:
+        name: `SPLIT-NUMBER`, names its files.
+        split: name of the split.
+        items: of the builder's plan.
+        digest: changes when what the shard is made of changes (`digest_of`).
+    """
+
+    name: str
+    split: str
+    items: Sequence
+    digest: str
+
+
+def digest_of(*made_of: object) -> str:
+    """Returns what stands for values; they are told apart by their `repr`."""
+    return hashlib.sha256(repr((__version__, *made_of)).encode("utf-8", "backslashreplace")).hexdigest()
+
+
+@contextlib.contextmanager
+def locked(work: Path) -> Iterator[None]:
+    """Holds a working folder, which is made, for this process; the lock falls with the process, however it ends.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    with open(work / "lock", "wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process converts into {str(work)!r}; wait for it, or end it") from None
+        yield
+
+
+def read_report(work: Path, shard: Shard) -> dict | None:
+    """Returns the report of a finished shard; None if it is not finished, or was made of something else."""
+    try:
+        report = json.loads((work / f"{shard.name}.json").read_bytes())
+        whole = (work / f"{shard.name}.array_record").stat().st_size == report["file_size"]
+    except (OSError, ValueError, LookupError):
+        return None
+    return report if whole and report["digest"] == shard.digest else None
+
+
+def forget_others(work: Path, shards: Mapping[str, Shard]) -> None:
+    """Removes everything but the lock and the files of finished shards."""
+    finished = {name for name, shard in shards.items() if read_report(work, shard) is not None}
+    for path in work.iterdir():
+        name, _, ending = path.name.partition(".")
+        if path.name != "lock" and (name not in finished or ending not in ("array_record", "npz", "json")):
+            path.unlink()
+
+
+def forget_faulty(work: Path, shards: Mapping[str, Shard]) -> None:
+    """Makes unfinished the shards of which something was skipped: whoever mends it wants it to be read again."""
+    for shard in shards.values():
+        report = read_report(work, shard)
+        if report and report["skipped"]:
+            (work / f"{shard.name}.json").unlink()
+
+
+def read_arrays(work: Path, name: str) -> tuple[Index, UInt64[np.ndarray, " n"]]:
+    """Returns the index of a finished shard, and the keys of its pictures."""
+    with np.load(work / f"{name}.npz", allow_pickle=False) as arrays:
+        return Index(*(arrays[field] for field in Index._fields)), arrays["keys"]
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes a file under a temporary name first."""
+    with renamed(path) as partial:
+        partial.write_bytes(content)
+
+
+@contextlib.contextmanager
+def renamed(path: Path) -> Iterator[Path]:
+    """Gives a temporary name for a file; when the block ends well, the file takes its own name."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
