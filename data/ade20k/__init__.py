@@ -1,0 +1,1 @@
+"""ADE20K in the form of the scene parsing challenge: 150 classes."""
