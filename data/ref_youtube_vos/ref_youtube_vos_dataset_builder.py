@@ -1,5 +1,6 @@
 """Ref-YouTube-VOS as triplet records: a frame with the objects that its video's expressions speak of."""
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from unilseg_jax.input_pipeline.video_frames import (
 
 from .meta_expressions import expressions_file, load_categories, load_videos, video_frames
 
-THRESHOLD = 128  # grey level from which a pixel of the benchmark's ground truth is the object
 ASPECT = 0.01  # share by which the shape of a ground truth may be off from its frame's
 
 CONFIGS = [
@@ -65,16 +65,17 @@ class Builder(TripletBuilder):
         if split == "valid":
             for video in _test_videos(raw):
                 videos.pop(video, None)
+        skip = functools.partial(self.conversion.skip, split, "meta_expressions.json")
         items = []
         for video, entry in videos.items():
-
-            def skip(reason: str, **ids: object) -> None:
-                self.conversion.skip(split, "meta_expressions.json", reason, **ids)
-
             try:
-                items += video_frames(video, entry, categories, skip)
+                frames = video_frames(video, entry, categories, skip)
             except UserError as error:
                 skip(str(error), video=video)
+                continue
+            items += frames
+            if frames and self.builder_config.name == "valid_with_masks":
+                self._list_missing(frames[0])
         return {split: items}
 
     def item_file(self, item: VideoFrame) -> str:
@@ -95,6 +96,13 @@ class Builder(TripletBuilder):
             for expression in item.expressions:
                 add_expression(found, expression, self._ground_truth(found, item, expression, size))
         yield frame_record(item, picture, found, source=self.source, licence=self.LICENCE)
+
+    def _list_missing(self, item: VideoFrame) -> None:
+        """Lists the expressions of a video that have no ground truth at all."""
+        for expression in item.expressions:
+            folder = f"{item.video}/{expression.source_id}"
+            if not (self._masks / folder).is_dir():
+                self.conversion.skip("valid", f"Annotations/{folder}", "the expression has no ground truth")
 
     def _ground_truth(self, found: Annotations, item: VideoFrame, expression: Expression, size: tuple[int, int]) -> int:
         """Adds the mask of an expression, if it is there and shows something, and returns its number."""
@@ -131,7 +139,8 @@ def _test_videos(raw: Path) -> list[str]:
 def _read_ground_truth(path: Path, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     """Reads the mask of one expression, which some videos have at another size than their frames."""
     own = _size(path) or size
-    mask = raw_files.read_mask(path, own) >= THRESHOLD
+    # Written as {0, 255}.
+    mask = raw_files.read_label_map(path, own) > 0
     if own == size:
         return mask
     if abs(own[0] * size[1] / (own[1] * size[0]) - 1) > ASPECT:
