@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from refer_synthetic import ReferFolder, make_refer_folder, rectangle
+from refer_synthetic import ReferFolder, drawn_mask, make_refer_folder, rectangle
 
 from unilseg_jax import prepare
 from unilseg_jax.errors import UserError
@@ -53,13 +54,27 @@ def test_other_sets_have_their_own_splits(tmp_path, folder):
 
 def test_record_keeps_category_ids_and_source(raw):
     convert(raw)
-    record = open_source("refcoco", data_dir=raw.root.parent / "out", split="train").record(0)
+    source = open_source("refcoco", data_dir=raw.root.parent / "out", split="train")
+    record = source.record(0)
     assert record["image"] == raw.picture(0).read_bytes()
-    assert record["coco_id"] == 100
-    assert list(record["mask_ids"]) == [1000, 1001]
-    assert list(record["mask_categories"]) == [b"box", b"crate"]
-    assert record["mask_boxes"].tolist() == [[5, 10, 20, 12], [35, 10, 20, 12]]
+    assert record["coco_id"] == raw.instances["images"][0]["id"]
+    assert list(record["mask_ids"]) == [raw.refs[0]["ann_id"], raw.refs[1]["ann_id"]]
+    assert list(record["mask_categories"]) == [b"person", b"car"]
     assert record["source"] == b"refcoco/refcoco"
+    assert source[0].phrases == ("left person", "the person on the left", "right car", "the car on the right")
+    assert source[0].mask_index == (0, 0, 1, 1)
+
+
+def test_mask_is_the_union_of_polygons_that_overlap(raw):
+    convert(raw)
+    sample = open_source("refcoco", data_dir=raw.root.parent / "out", split="val")[0]
+    for mask, annotation in zip(sample.masks, raw.instances["annotations"][3:], strict=False):
+        parts = [drawn_mask([polygon]) for polygon in annotation["segmentation"]]
+        assert (parts[0] & parts[1]).any()
+        np.testing.assert_array_equal(mask, parts[0] | parts[1])
+        # The drawn objects are bright, what is behind them is dark.
+        bright = sample.image.min(axis=2) > 110
+        assert (bright & (mask == 1)).sum() > 0.95 * mask.sum()
 
 
 def test_conversion_and_reading_need_no_tensorflow(raw):
@@ -142,7 +157,7 @@ def spoil_name(raw):
 
 
 def spoil_run_lengths(raw):
-    raw.instances["annotations"][0]["segmentation"] = {"size": [40, 60], "counts": [5, 5]}
+    raw.instances["annotations"][0]["segmentation"] = {"size": [96, 128], "counts": [5, 5]}
 
 
 def spoil_sentence(raw):
@@ -166,21 +181,21 @@ def spoil_split(raw):
 
 
 def spoil_owner(raw):
-    raw.refs[0]["ann_id"] = 1010
+    raw.refs[0]["ann_id"] = raw.refs[2]["ann_id"]
 
 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (spoil_size, "40 × 60"),
+        (spoil_size, "96 × 128"),
         (spoil_name, "plain file name"),
-        (spoil_run_lengths, "10 pixels, 2400"),
+        (spoil_run_lengths, "10 pixels, 12288"),
         (spoil_sentence, "says nothing"),
         (spoil_ref_ids, "twice"),
         (spoil_annotation_ids, "twice"),
         (spoil_ref, "lacks"),
         (spoil_split, "split"),
-        (spoil_owner, "picture 101"),
+        (spoil_owner, "of picture 310001"),
     ],
 )
 def test_bad_entry_is_listed_and_the_rest_converted(raw, spoil, reason):

@@ -33,13 +33,13 @@ def test_source_gives_decoded_triplets(prepared):
     source = sources.open_source("refcoco", data_dir=prepared, split="val")
     assert len(source) == 1
     sample = source[0]
-    assert sample.image_id == "COCO_train2014_000000000101"
-    assert sample.phrases == ("left box", "the box on the left", "right box", "the box on the right")
+    assert sample.image_id == "COCO_train2014_000000310001"
+    assert sample.phrases == ("left person", "the person on the left", "right car", "the car on the right")
     assert sample.mask_index == (0, 0, 1, 1)
     assert set(sample.kinds) == {"referring"}
-    # Two rectangles of 12 × 12 that overlap on 4 columns.
-    assert sample.masks.sum(axis=(1, 2)).tolist() == [240, 240]
-    assert sample.masks[0, 10:22, 5:25].all()
+    # Each object lies in its half of the picture.
+    left, right = sample.masks[:, :, :64], sample.masks[:, :, 64:]
+    assert [left[0].any(), right[0].any(), left[1].any(), right[1].any()] == [True, False, False, True]
     with pytest.raises(IndexError):
         source[1]
 
@@ -73,7 +73,7 @@ def test_pickled_source_is_small_and_unopened(prepared):
 def test_grain_takes_the_source(prepared):
     source = sources.open_source("refcoco", data_dir=prepared, split="train")
     dataset = grain.MapDataset.source(source).map(lambda sample: sample.phrases[0]).repeat(2)
-    assert list(dataset) == ["left box", "left box"]
+    assert list(dataset) == ["left person", "left person"]
 
 
 def test_missing_data_set_names_the_command(tmp_path):
