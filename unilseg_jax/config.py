@@ -41,6 +41,11 @@ def base_config() -> ConfigDict:
 
     # Evaluations by name; `every` 0 runs one only at the end.
     config.evals = ConfigDict()
+
+    # Training pictures that are also in an evaluation, or in one of these further sources by name, are left out
+    # ("drop"), or kept as the literature does, and every number marked ("paper").
+    config.firewall = ConfigDict({"mode": "drop", "benchmarks": ConfigDict()})
+
     config.log_every = 10
     config.checkpoint_every = 1000
     config.checkpoints_kept = 2
@@ -132,6 +137,11 @@ def check(config: ConfigDict) -> None:
     ]:
         if value not in ("letterbox", "stretch"):
             raise UserError(f"config.{key} = {value!r} must be 'letterbox' or 'stretch'")
+    if config.firewall.mode not in ("drop", "paper"):
+        raise UserError(f"config.firewall.mode = {config.firewall.mode!r} must be 'drop' or 'paper'")
+    for name in config.firewall.benchmarks:
+        if name in config.evals:
+            raise UserError(f"config.firewall.benchmarks.{name} is named like an evaluation; give it another name")
     if config.dtype not in ("float32", "bfloat16"):
         raise UserError(f"config.dtype = {config.dtype!r} must be 'float32' or 'bfloat16'")
     if config.init.model and (config.init.swin or config.init.clip):

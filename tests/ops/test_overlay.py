@@ -32,12 +32,12 @@ def test_the_legend_lies_below_the_picture(size):
     assert (strip == colour_of(1)).all(1).any()
 
 
-def test_a_prompt_without_a_mask_is_noted():
-    seen, unseen = (legend(["dog"], [found], 320, 14) for found in (True, False))
+def test_a_note_stands_behind_the_phrase():
+    seen, unseen = (legend(["dog"], [note], 320, 14) for note in ("", "nothing found"))
     assert (unseen[:, 100:] < 200).any()
     assert not (seen[:, 100:] < 200).any()
 
 
 def test_a_long_phrase_stays_inside_the_strip():
-    strip = legend(["word " * 100], [True], 320, 14)
+    strip = legend(["word " * 100], ["none"], 320, 14)
     assert (strip[:, -3:] == 255).all()

@@ -13,7 +13,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from unilseg_jax.input_pipeline.sources import TripletSource
-from unilseg_jax.input_pipeline.triplet import Triplet, decode_record
+from unilseg_jax.input_pipeline.triplet import NOTHING, UNKNOWN, Triplet, decode_record
 from unilseg_jax.ops.overlay import colour_of, legend, tint
 
 TILE = 400  # px, longer side of a picture, and width of its legend
@@ -22,6 +22,7 @@ COLUMNS = 4
 LINES = 14  # of a legend; how many more there are stands in its last one
 TEXT = 13  # px
 GREY, WHITE = (150, 150, 150), (255, 255, 255)
+NOTES = {NOTHING: "matches nothing", UNKNOWN: "mask not published"}
 
 
 def spread(length: int, count: int) -> list[int]:
@@ -65,14 +66,12 @@ def draw_record(triplet: Triplet, categories: Sequence[str]) -> UInt8[np.ndarray
     title = f"{triplet.image_id}: {len(masks)} masks, {len(triplet.phrases)} phrases"
     lines = _lines(triplet, categories)
     shown = lines if len(lines) <= LINES else lines[: LINES - 1]
-    texts, boxes, found = [title], [WHITE], [True]
-    for text, mask in shown:
-        texts.append(text)
-        boxes.append(colours.get(mask, GREY))
-        found.append(mask in colours)
+    notes = [NOTES.get(mask, "") for _, mask in shown]
+    texts = [title, *(text for text, _ in shown)]
+    boxes = [WHITE, *(colours.get(mask, GREY) for _, mask in shown)]
     if len(shown) < len(lines):
-        texts, boxes, found = [*texts, f"and {len(lines) - len(shown)} more"], [*boxes, WHITE], [*found, True]
-    strip = legend(texts, found, TILE, TEXT, colours=boxes, missing="matches nothing")
+        texts, boxes, notes = [*texts, f"and {len(lines) - len(shown)} more"], [*boxes, WHITE], [*notes, ""]
+    strip = legend(texts, ["", *notes], TILE, TEXT, boxes)
     picture = tint(image, masks, line=1)
     left = (TILE - picture.shape[1]) // 2
     sides = (left, TILE - picture.shape[1] - left)
@@ -84,7 +83,7 @@ def _lines(triplet: Triplet, categories: Sequence[str]) -> list[tuple[str, int]]
     turns: Counter[int] = Counter()
     lines = []
     for text, mask in zip(triplet.phrases, triplet.mask_index, strict=True):
-        # Phrases that match nothing belong to no mask and all come in the first turn.
+        # Phrases without a mask all come in the first turn.
         lines.append((turns[mask] if mask >= 0 else 0, text, mask))
         turns[mask] += 1
     unnamed = [mask for mask in range(len(triplet.masks)) if not turns[mask]]

@@ -55,22 +55,19 @@ def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width
 
 def legend(
     phrases: Sequence[str],
-    found: Sequence[bool],
+    notes: Sequence[str],
     width: int,
     text_size: int,
-    *,
     colours: Sequence[tuple[int, int, int]] | None = None,
-    missing: str = "nothing found",
 ) -> UInt8[np.ndarray, "h2 {width} 3"]:
-    """Returns a strip with a line per prompt: its colour, its phrase, and a note if nothing was found.
+    """Returns a strip with a line per prompt: its colour, its phrase, and a note in brackets.
 
     Args:
         phrases: one per prompt.
-        found: whether the prompt's mask has any pixel.
+        notes: one per prompt, "" for none.
         width: of the strip, in pixels.
         text_size: in pixels.
         colours: RGB, one per prompt; None takes `colour_of` the prompt's number.
-        missing: what the note says.
     """
     colours = [colour_of(prompt) for prompt in range(len(phrases))] if colours is None else colours
     font = ImageFont.load_default(size=text_size)
@@ -78,10 +75,10 @@ def legend(
     strip = Image.new("RGB", (width, step * len(phrases) + 2 * margin), "white")
     draw = ImageDraw.Draw(strip)
     left = 2 * margin + text_size
-    for prompt, (phrase, seen) in enumerate(zip(phrases, found, strict=True)):
+    for prompt, (phrase, note) in enumerate(zip(phrases, notes, strict=True)):
         top = margin + prompt * step + (step - text_size) // 2
         draw.rectangle((margin, top, margin + text_size, top + text_size), colours[prompt], "black")
-        note = "" if seen else f"  ({missing})"
+        note = f"  ({note})" if note else ""
         room = width - left - margin - font.getlength(note)
         middle = top + text_size / 2
         words = _fitted(phrase, font, room)
@@ -109,8 +106,8 @@ def draw_overlay(
         masks = masks.repeat(factor, axis=1).repeat(factor, axis=2)
     width = image.shape[1]
     text_size = min(max(14, width // 40), 64)
-    found = [bool(mask.any()) for mask in masks]
-    strip = legend(phrases, found, max(width, _LEAST_WIDTH), text_size)
+    notes = ["" if mask.any() else "nothing found" for mask in masks]
+    strip = legend(phrases, notes, max(width, _LEAST_WIDTH), text_size)
     picture = tint(image, masks, line=max(2, min(image.shape[:2]) // 250))
     right = strip.shape[1] - width
     picture = np.pad(picture, ((0, 0), (0, right), (0, 0)), constant_values=255)

@@ -1,0 +1,211 @@
+"""The leakage firewall: what counts as the same picture, what is dropped, and what is marked."""
+
+import io
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from unilseg_jax import prepare
+from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline import leakage
+from unilseg_jax.input_pipeline.index import Index, fingerprint
+from unilseg_jax.input_pipeline.scenes import SceneSource
+from unilseg_jax.input_pipeline.sources import open_source
+
+
+def index(coco_ids, fingerprints=None):
+    """An index; without fingerprints every record gets one that is far from all others."""
+    count = len(coco_ids)
+    prints = (
+        hashes(np.random.default_rng([coco_id + 1 for coco_id in coco_ids]), count)
+        if fingerprints is None
+        else fingerprints
+    )
+    return Index(np.ones(count, np.uint16), np.array(coco_ids, np.int64), np.array(prints, np.uint64))
+
+
+def hashes(rng, count):
+    """Random hashes with half of their bits set, as the perceptual hash of a picture has them."""
+    bits = rng.random((count, 64), dtype=np.float32).argpartition(32, axis=1)[:, :32].astype(np.uint64)
+    return (np.uint64(1) << bits).sum(axis=1, dtype=np.uint64)
+
+
+def with_flipped_bits(rng, prints, count):
+    """Swaps bits so that the number of set bits stays: `count` must be even."""
+    out = []
+    for value in prints.tolist():
+        bits = [place for place in range(64) if value >> place & 1]
+        others = [place for place in range(64) if not value >> place & 1]
+        for place in (*rng.choice(bits, count // 2, replace=False), *rng.choice(others, count // 2, replace=False)):
+            value ^= 1 << int(place)
+        out.append(value)
+    return np.array(out, np.uint64)
+
+
+def test_the_same_coco_id_is_the_same_picture():
+    found = leakage.overlaps(index([5, 6, -1, 9]), index([9, -1, 5]))
+    assert found.tolist() == [True, False, False, True]
+
+
+def test_hashes_up_to_the_distance_are_the_same_picture():
+    rng = np.random.default_rng(0)
+    prints = hashes(rng, 200)
+    for apart in (0, 2, 4, 6):
+        found = leakage.alike(with_flipped_bits(rng, prints, apart), prints)
+        assert found.all() if apart <= leakage.DISTANCE else not found.any()
+
+
+@pytest.mark.parametrize("distance", [2, 5, 20])
+def test_the_bands_find_what_comparing_all_pairs_finds(distance, monkeypatch):
+    # Small pieces, so that rows are split among many of them.
+    monkeypatch.setattr(leakage, "ROWS", 70)
+    monkeypatch.setattr(leakage, "PAIRS", 50)
+    rng = np.random.default_rng(distance)
+    others = np.concatenate([hashes(rng, 150), np.full(20, hashes(rng, 1)[0])])
+    prints = np.concatenate([hashes(rng, 300), with_flipped_bits(rng, others[::4], 4), others[-1:]])
+    wanted = (np.bitwise_count(prints[:, None] ^ others[None]) <= distance).any(axis=1)
+    assert 0 < wanted.sum() < len(wanted)
+    np.testing.assert_array_equal(leakage.alike(prints, others, distance), wanted)
+
+
+def plain_pictures():
+    rows, columns = np.mgrid[:120, :160]
+    return {
+        "black": np.zeros((120, 160)),
+        "white": np.full((120, 160), 255),
+        "grey": np.full((120, 160), 128),
+        "ramp": columns * 255 / 160,
+        "steep ramp": (columns / 160) ** 2 * 255,
+        "upright ramp": rows * 255 / 120,
+        "stripes": columns // 20 % 2 * 255,
+        "half": (columns > 80) * 30,
+    }
+
+
+def test_pictures_without_structure_match_nothing_by_their_hash():
+    prints = []
+    for pixels in plain_pictures().values():
+        buffer = io.BytesIO()
+        Image.fromarray(pixels.astype(np.uint8)).save(buffer, "JPEG")
+        prints.append(fingerprint(buffer.getvalue()))
+    prints = np.array(prints, np.uint64)
+    assert not leakage.alike(prints, prints).any()
+    numbers = list(range(len(prints)))
+    assert leakage.overlaps(index(numbers, prints), index(numbers, prints)).all()
+
+
+def test_a_million_records_are_compared_with_fifty_thousand_in_seconds():
+    rng = np.random.default_rng(0)
+    benchmark, train = hashes(rng, 50_000), hashes(rng, 250_000)
+    # Making a million takes longer than comparing them: the others are the same bits in another order.
+    turned = [(train << np.uint64(turn)) | (train >> np.uint64(64 - turn)) for turn in (7, 19, 33)]
+    train = np.concatenate([train, *turned])
+    places = rng.choice(len(train), 1000, replace=False)
+    train[places] = with_flipped_bits(rng, benchmark[:1000], 4)
+    began = time.perf_counter()
+    found = leakage.alike(train, benchmark)
+    seconds = time.perf_counter() - began
+    assert np.array_equal(np.flatnonzero(found), np.sort(places))
+    assert seconds < 20, f"{seconds:.1f} s; comparing all pairs would take minutes"
+
+
+def test_dropping_keeps_the_others_and_counts_by_source_and_benchmark():
+    sources = {"stuff": index([1, 2, 3, 4]), "other": index([10, 11]), "scenes": None}
+    verdict = leakage.check(sources, {"val": index([2, 3]), "test": index([3, 10]), "drawn": None})
+    assert verdict.kept["stuff"].tolist() == [True, False, False, True]
+    assert verdict.kept["other"].tolist() == [False, True]
+    assert verdict.kept["scenes"] is None
+    assert verdict.overlaps == {"stuff": {"val": 2, "test": 1}, "other": {"val": 0, "test": 1}}
+    assert verdict.in_any == {"stuff": 2, "other": 1}
+    assert verdict.mark() == {"leakage": "drop", "leakage_dropped": 3}
+    assert verdict.mark("test") == {"leakage": "drop", "leakage_dropped": 2}
+
+
+def test_paper_mode_keeps_everything_and_marks_the_numbers():
+    verdict = leakage.check({"stuff": index([1, 2, 3])}, {"val": index([2])}, "paper")
+    assert verdict.kept["stuff"].all()
+    assert verdict.mark() == verdict.mark("val") == {"leakage": "paper", "leakage_trained_on": 1}
+    assert verdict.mark("drawn") == {"leakage": "paper", "leakage_trained_on": 0}
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(UserError, match="mode = 'off' must be one of drop, paper"):
+        leakage.check({}, {}, "off")
+
+
+def test_a_source_of_which_nothing_is_left_is_an_error():
+    with pytest.raises(UserError, match=r"every picture of the training source 'stuff' is in a benchmark \(val\)"):
+        leakage.check({"stuff": index([2])}, {"val": index([2]), "test": index([5])})
+
+
+def shown(verdict):
+    console = Console(file=io.StringIO(), width=200)
+    verdict.show(console)
+    return console.file.getvalue()
+
+
+def test_the_matrix_is_printed():
+    text = shown(leakage.check({"stuff": index([1, 2]), "scenes": None}, {"val": index([2]), "test": index([7])}))
+    assert "left out" in text
+    assert [cell.strip() for cell in text.splitlines()[2].strip("┃").split("┃")] == [
+        "source",
+        "val",
+        "test",
+        "in any",
+        "pictures",
+    ]
+    assert [cell.strip() for cell in text.splitlines()[4].strip("│").split("│")] == ["stuff", "1", "0", "1", "2"]
+    assert "drawn" in text.splitlines()[5]
+    assert "paper" in shown(leakage.check({"stuff": index([1])}, {"val": index([2])}, "paper"))
+    assert "nothing to compare" in shown(leakage.check({"scenes": None}, {"val": index([2])}))
+
+
+def test_a_run_goes_on_only_with_the_same_records(tmp_path):
+    train = index([1, 2, 3])
+    first = leakage.check({"stuff": train}, {"val": index([2])})
+    first.write(tmp_path)
+    content = (tmp_path / "leakage.json").read_bytes()
+    # A further benchmark that takes nothing away changes nothing.
+    leakage.check({"stuff": train}, {"val": index([2]), "test": index([7])}).write(tmp_path)
+    with pytest.raises(UserError, match="other training records"):
+        leakage.check({"stuff": train}, {"val": index([3])}).write(tmp_path)
+    with pytest.raises(UserError, match="other training records"):
+        leakage.check({"stuff": train}, {"val": index([2])}, "paper").write(tmp_path)
+    (tmp_path / "leakage.json").write_bytes(content[:40])
+    with pytest.raises(UserError, match="damaged"):
+        first.write(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("refcoco")
+    names = ("refcocog", "refcocog_google")
+    configs = [f"--config={name}" for name in names]
+    prepare.main(["refcoco", "--synthetic=3", "--raw", str(folder / "raw"), "--out", str(folder / "out"), *configs])
+    return folder / "out"
+
+
+def test_prepared_sets_are_compared_by_their_indices(prepared):
+    """The stand-in of Google's split has the pictures of UMD's train split, in train and in val."""
+    indices = {
+        name: leakage.index_of(open_source(f"refcoco/{name}", data_dir=prepared, split=split))
+        for name, split in (("refcocog", "train"), ("refcocog_google", "val"))
+    }
+    test = leakage.index_of(open_source("refcoco/refcocog", data_dir=prepared, split="test"))
+    assert leakage.overlaps(indices["refcocog"], indices["refcocog_google"]).tolist() == [True] * 3
+    assert leakage.overlaps(indices["refcocog"], test).tolist() == [False] * 3
+
+
+def test_drawn_scenes_are_exempt_and_a_set_without_an_index_is_refused(prepared):
+    assert leakage.index_of(SceneSource(num_scenes=2, seed=0, size=64)) is None
+    source = open_source("refcoco/refcocog", data_dir=prepared, split="val")
+    file = source.directory / "index-val.npz"
+    kept = file.read_bytes()
+    file.unlink()
+    with pytest.raises(UserError, match=r"no index of its records.*prepare it again"):
+        leakage.index_of(source)
+    file.write_bytes(kept)
+    assert len(leakage.index_of(source).coco_id) == 3
