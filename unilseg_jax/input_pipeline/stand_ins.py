@@ -22,8 +22,9 @@ def draw(
     Returns:
         The picture, RGB, and a {0, 1} mask per object, from left to right.
     """
-    image = np.empty((height, width, 3), np.uint8)
-    image[:] = rng.integers(0, 80, 3)
+    # An uneven background, so that the perceptual hashes of two pictures differ.
+    coarse = rng.integers(0, 80, (4, 4, 3), dtype=np.uint8)
+    image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
     image += rng.integers(0, 20, (height, width, 1), dtype=np.uint8)
     masks = np.zeros((objects, height, width), np.uint8)
     column = width / max(objects, 1)
