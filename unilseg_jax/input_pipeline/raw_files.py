@@ -164,10 +164,9 @@ def list_files(folder: Path, endings: tuple[str, ...], *, nested: bool = False) 
         raise UserError(f"the folder {_shown(folder)} is not read: {error.strerror or error}") from None
     listing = Listing({}, [])
     for path in sorted(paths, key=lambda path: (path.stem, path)):
-        name = os.fsencode(path.name).decode("utf-8", "backslashreplace")
+        name = shown_name(path)
         if path.name.startswith("."):
             continue
-        # A name that is not UTF-8 comes with surrogates and could not be written as text.
         if name != path.name:
             listing.faults.append((name, "the file's name is not UTF-8"))
         elif path.stem in listing.files:
@@ -236,6 +235,11 @@ def plain_name(name: object, what: str = "file") -> str:
     return name
 
 
+def shown_name(path: Path) -> str:
+    """Returns the last part of a path as text; bytes that are not UTF-8 become escapes."""
+    # Such a name comes with surrogates, which could be neither printed nor written.
+    return os.fsencode(path.name).decode("utf-8", "backslashreplace")
+
+
 def _shown(path: Path) -> str:
-    # A name that is not UTF-8 comes with surrogates, which could be neither printed nor written.
     return repr(os.fsencode(path).decode("utf-8", "backslashreplace"))

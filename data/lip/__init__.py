@@ -1,0 +1,1 @@
+"""LIP: single people with their clothes and body parts."""

@@ -1,0 +1,1 @@
+"""PartImageNet: parts of animals and things on ImageNet pictures."""
