@@ -7,7 +7,14 @@ from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import raw_files, triplet
 from unilseg_jax.input_pipeline.builder import Annotations, SetConfig, TripletBuilder
 from unilseg_jax.input_pipeline.conversion import Conversion
-from unilseg_jax.input_pipeline.video_frames import Expression, VideoFrame, add_labelled, frame_record, object_id
+from unilseg_jax.input_pipeline.video_frames import (
+    Expression,
+    VideoFrame,
+    add_labelled,
+    frame_record,
+    is_object_id,
+    object_id,
+)
 
 # Two annotators, each with the first frame and with the full video before them; results are the mean of the four.
 ANNOTATORS = ("annot1", "annot1_full_video", "annot2", "annot2_full_video")
@@ -149,12 +156,14 @@ def _load_categories(davis: Path, conversion: Conversion) -> dict[tuple[str, int
         return {}
     try:
         content = raw_files.read_json(path, "file of classes")
+        if not isinstance(content, dict):
+            raise UserError("the file has no sequences by name")
         return {
-            (name, object_id(key)): category
+            (name, int(key)): category
             for name, objects in content.items()
-            for key, category in objects.items()
-            if triplet.has_words(category)
+            for key, category in (objects.items() if isinstance(objects, dict) else ())
+            if is_object_id(key) and triplet.has_words(category)
         }
-    except (UserError, AttributeError) as error:
+    except UserError as error:
         conversion.skip("", path.name, f"{error}; the masks have no category")
         return {}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import raw_files, triplet
-from unilseg_jax.input_pipeline.video_frames import Expression, VideoFrame, object_id
+from unilseg_jax.input_pipeline.video_frames import Expression, VideoFrame, is_object_id, object_id
 
 Skip = Callable[..., None]
 """Lists what is left out, as `skip(reason, **ids)`."""
@@ -49,7 +49,7 @@ def load_categories(path: Path) -> dict[tuple[str, int], str]:
         objects = entry.get("objects") if isinstance(entry, dict) else None
         for key, value in objects.items() if isinstance(objects, dict) else ():
             name = value.get("category") if isinstance(value, dict) else None
-            if key.isdigit() and triplet.has_words(name):
+            if is_object_id(key) and triplet.has_words(name):
                 categories[video, int(key)] = name
     return categories
 

@@ -4,9 +4,10 @@ An expression speaks of one object in the whole video. In a frame that does not 
 nothing and keeps its kind: training learns from it that an object can be absent, and the video metrics count the frame.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 from jaxtyping import Int64
@@ -56,19 +57,22 @@ class VideoFrame(NamedTuple):
         return folder / self.video / f"{self.frame}{ending}"
 
 
-def object_id(value: object) -> int:
-    """Reads an object's id.
+def is_object_id(value: object) -> TypeGuard[int | str]:
+    """Whether a value is the id of an object as data sets write it: a label from 1 to 254, or its digits."""
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,3}", value):
+        value = int(value)
+    return isinstance(value, int) and 1 <= value <= 254
 
-    Args:
-        value: a number or its digits, as data sets write it.
+
+def object_id(value: object) -> int:
+    """Reads the id of an object.
 
     Raises:
-        UserError: it is neither, or no label of an object (1 to 254).
+        UserError: it is none (`is_object_id`).
     """
-    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
-    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= 254:
+    if not is_object_id(value):
         raise UserError(f"the object's id is {value!r}, a number from 1 to 254 is wanted")
-    return number
+    return int(value)
 
 
 def add_expression(found: Annotations, expression: Expression, number: int) -> None:
