@@ -1,0 +1,1 @@
+"""COCO 2017: instances and panoptic segments."""
