@@ -16,7 +16,8 @@ from unilseg_jax.text.prompts import class_names
 prepare.load_builder("lip")
 from unilseg_jax_data_lip import synthetic  # noqa: E402  (loaded by the line above)
 
-COUNT = 7
+COUNT = 3
+PARTS = COUNT * synthetic.PARTS
 PICTURES = "TrainVal_images/train_images"
 LABEL_MAPS = "TrainVal_parsing_annotations/train_segmentations"
 
@@ -43,10 +44,12 @@ def open_split(directory: Path, split: str = "train"):
     return open_source("lip", data_dir=directory.parents[2], split=split)
 
 
-def test_every_picture_has_its_parts_as_drawn(raw):
+def test_every_picture_has_its_parts_as_drawn(tmp_path):
+    raw = tmp_path / "raw"
+    synthetic.write(raw, 7)
     directory = convert(raw)
     counts, published = read_report(directory)
-    assert counts == {split: SplitCounts(pictures=COUNT, objects=21, phrases=21) for split in ("train", "val")}
+    assert counts == dict.fromkeys(("train", "val"), SplitCounts(pictures=7, objects=21, phrases=21))
     assert {split: sizes.pictures for split, sizes in published.items()} == {"train": 30462, "val": 10000}
     names = {row.label: f"all {row.phrase}" for row in class_names("lip")}
     seen = set()
@@ -84,7 +87,7 @@ def test_phrases_keep_the_sides_of_the_person():
 
 
 def test_order_is_that_of_the_list_of_ids(raw):
-    ids = [f"{77 + number}_{471474 + number}" for number in (4, 1, 2)]
+    ids = [f"{77 + number}_{471474 + number}" for number in (2, 0, 1)]
     (raw / "train_id.txt").write_text("\n".join(ids))
     source = open_split(convert(raw))
     assert [source[number].image_id for number in range(len(source))] == ids
@@ -120,7 +123,7 @@ def test_split_without_a_list_takes_its_label_maps(raw):
     (raw / "train_id.txt").unlink()
     (raw / "TrainVal_parsing_annotations/val_segmentations").rename(raw / "elsewhere")
     counts, _ = read_report(convert(raw))
-    assert counts == {"train": SplitCounts(pictures=COUNT, objects=21, phrases=21)}
+    assert counts == {"train": SplitCounts(pictures=COUNT, objects=PARTS, phrases=PARTS)}
 
 
 def test_pictures_may_lie_elsewhere(raw, tmp_path):
@@ -136,7 +139,7 @@ def test_picture_without_a_part_stays_without_phrases(raw):
     nobody = np.zeros((synthetic.HEIGHT, synthetic.WIDTH), np.uint8)
     Image.fromarray(nobody).save(raw / LABEL_MAPS / "77_471474.png")
     directory = convert(raw)
-    assert read_report(directory)[0]["train"] == SplitCounts(pictures=COUNT, objects=18, phrases=18)
+    assert read_report(directory)[0]["train"] == SplitCounts(pictures=COUNT, objects=PARTS - 3, phrases=PARTS - 3)
     assert open_split(directory)[0].phrases == ()
 
 
@@ -186,7 +189,7 @@ def test_bad_picture_is_listed_and_the_rest_converted(raw, spoil, reason):
     spoil(raw)
     directory = convert(raw)
     counts, _ = read_report(directory)
-    assert counts["train"] == SplitCounts(pictures=COUNT - 1, objects=18, phrases=18, skipped=1)
+    assert counts["train"] == SplitCounts(pictures=COUNT - 1, objects=PARTS - 3, phrases=PARTS - 3, skipped=1)
     assert counts["val"].pictures == COUNT
     (entry,) = skipped(directory)
     assert entry["split"] == "train"
@@ -198,7 +201,7 @@ def test_id_that_is_listed_twice_is_skipped_once(raw):
     ids = (raw / "train_id.txt").read_text()
     (raw / "train_id.txt").write_text(ids + "77_471474\n")
     directory = convert(raw)
-    assert read_report(directory)[0]["train"] == SplitCounts(pictures=COUNT, objects=21, phrases=21, skipped=1)
+    assert read_report(directory)[0]["train"] == SplitCounts(pictures=COUNT, objects=PARTS, phrases=PARTS, skipped=1)
     assert "twice" in skipped(directory)[0]["reason"]
 
 
