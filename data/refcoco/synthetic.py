@@ -28,7 +28,7 @@ def write(root: Path, count: int, seed: int = 0) -> None:
         objects = [(split, annotations[side], side) for split, annotations in drawn for side in (0, 1)]
         _save_refs(root / folder / "refs(unc).p", objects, located=folder == "refcoco")
 
-    pictures = CocoStandIn(root / PICTURES, "COCO_train2014_{:012d}.jpg", seed + 1)
+    pictures = CocoStandIn(root / PICTURES, "COCO_train2014_{:012d}.jpg", seed)
     drawn = [(split, pictures.add(320_000 + number)) for number, split in _numbered("umd", count)]
     pictures.save(root / "refcocog" / "instances.json")
     objects = [(split, annotations[side], side) for split, annotations in drawn for side in (0, 1)]

@@ -5,22 +5,23 @@ keeps only the ones loses the pixels on which two polygons of an object overlap.
 """
 
 import abc
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline import raw_files, triplet
+from unilseg_jax.input_pipeline import coco_format, raw_files, triplet
 from unilseg_jax.input_pipeline.builder import Annotations, TripletBuilder
 from unilseg_jax.input_pipeline.conversion import Conversion
 from unilseg_jax.ops import masks
 
 # Relative to the raw folder: REFER's own place first, then those of other code bases.
 TRAIN2014_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014")
+# What a builder needs of an annotation.
+ANNOTATION_FIELDS = ("id", "image_id", "category_id", "iscrowd", "bbox", "segmentation")
 
 
 class Ref(NamedTuple):
@@ -46,61 +47,7 @@ class PictureRefs(NamedTuple):
     refs: list[Ref]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Instances:
-    """A COCO annotation file, by id.
-
-    Attributes:
-        pictures: entries of `images`.
-        annotations: entries of `annotations`.
-        categories: names.
-        faults: (what, id, reason) of entries that are left out.
-    """
-
-    pictures: dict[int, dict]
-    annotations: dict[int, dict]
-    categories: dict[int, str]
-    faults: list[tuple[str, object, str]]
-
-
-def load_instances(path: Path) -> Instances:
-    """Reads an annotation file in the form of COCO's `instances_*.json`.
-
-    Args:
-        path: of the file.
-
-    Raises:
-        UserError: the file is missing, is no JSON, or lacks a part.
-    """
-    content = raw_files.read_json(path, "annotation file")
-    try:
-        parts = {name: content[name] for name in ("images", "annotations", "categories")}
-    except (LookupError, TypeError) as error:
-        raise UserError(f"{str(path)!r} is no COCO annotation file ({type(error).__name__}: {error})") from None
-    faults: list[tuple[str, object, str]] = []
-    by_id = {name: _by_id(name, entries, faults) for name, entries in parts.items()}
-    return Instances(
-        pictures=by_id["images"],
-        annotations=by_id["annotations"],
-        categories={key: str(entry.get("name", "")) for key, entry in by_id["categories"].items()},
-        faults=faults,
-    )
-
-
-def _by_id(name: str, entries: object, faults: list[tuple[str, object, str]]) -> dict[int, dict]:
-    found: dict[int, dict] = {}
-    for entry in entries if isinstance(entries, list) else []:
-        key = entry.get("id") if isinstance(entry, dict) else None
-        if not isinstance(key, int):
-            faults.append((name, key, "an entry without an id"))
-        elif key in found:
-            faults.append((name, key, "the id occurs twice; the first entry is kept"))
-        else:
-            found[key] = entry
-    return found
-
-
-def find_pictures(raw: Path, pictures: Path | None, folders: tuple[str, ...] = TRAIN2014_FOLDERS) -> Path:
+def find_pictures(raw: Path, pictures: Path | None, folders: tuple[str, ...]) -> Path:
     """Returns the folder of the pictures.
 
     Args:
@@ -157,30 +104,21 @@ def group_refs(
     return {split: [PictureRefs(*item) for item in pictures.items()] for split, pictures in groups.items()}
 
 
-def object_mask(
-    instances: Instances, key: int, image_id: int, height: int, width: int
-) -> tuple[UInt8[np.ndarray, "h w"], str, list[str]]:
+def object_mask(annotation: dict, height: int, width: int) -> tuple[UInt8[np.ndarray, "h w"], list[str]]:
     """Returns the mask of an annotated object.
 
     Args:
-        instances: the annotation file.
-        key: id of the annotation.
-        image_id: id of the picture that it must belong to.
+        annotation: of a COCO file.
         height: of the picture, in pixels.
         width: of the picture, in pixels.
 
     Returns:
-        The mask, the object's category, and what of the object had to be left out.
+        The mask, and which of its polygons had to be left out.
 
     Raises:
-        UserError: the annotation is missing, of another picture, or malformed as a whole.
+        UserError: nothing of it can be used.
     """
-    annotation = instances.annotations.get(key)
-    if annotation is None:
-        raise UserError(f"the annotation {key} is not in the annotation file")
-    if annotation.get("image_id") != image_id:
-        raise UserError(f"the annotation {key} is of picture {annotation.get('image_id')}")
-    segmentation, faults = annotation.get("segmentation"), []
+    segmentation, faults = annotation["segmentation"], []
     if isinstance(segmentation, list):
         sound = []
         for polygon in segmentation:
@@ -188,23 +126,26 @@ def object_mask(
                 masks.check_polygon(polygon)
                 sound.append(polygon)
             except UserError as error:
-                faults.append(f"{error}; the polygon is left out")
+                faults.append(str(error))
         if faults and not sound:
-            raise UserError(faults[0].removesuffix("; the polygon is left out"))
+            raise UserError(faults[0])
         segmentation = sound
-    mask = masks.segmentation_to_mask(segmentation, height, width)
-    category = annotation.get("category_id")
-    return mask, instances.categories.get(category, "") if isinstance(category, int) else "", faults
+    return masks.segmentation_to_mask(segmentation, height, width), [f"{f}; the polygon is left out" for f in faults]
 
 
 class ReferBuilder(TripletBuilder, skip_registration=True):
     """Converts refs and a COCO annotation file: a record is a picture of a split with all its refs.
 
     Attributes:
-        instances: the annotation file, once `plan` was called.
+        PICTURE_FOLDERS: where the pictures may lie, relative to the raw folder.
+        coco: the annotation file, once `plan` was called.
+        annotations: its annotations by id.
     """
 
-    instances: Instances
+    PICTURE_FOLDERS: ClassVar[tuple[str, ...]] = TRAIN2014_FOLDERS
+
+    coco: coco_format.CocoFile
+    annotations: dict[int, dict]
 
     @abc.abstractmethod
     def read(self, raw: Path) -> tuple[list, str, Path]:
@@ -221,23 +162,25 @@ class ReferBuilder(TripletBuilder, skip_registration=True):
     def plan(self, raw: Path) -> dict[str, list[PictureRefs]]:
         """Returns the pictures of each split with their refs."""
         refs, file, instances = self.read(raw)
-        self.instances = load_instances(instances)
-        self._folder = find_pictures(raw, self.pictures)
-        for part, key, reason in self.instances.faults:
+        self.coco = coco_format.read_coco(instances, ANNOTATION_FIELDS)
+        self.annotations = {entry["id"]: entry for entries in self.coco.annotations.values() for entry in entries}
+        self._folder = find_pictures(raw, self.pictures, self.PICTURE_FOLDERS)
+        for part, key, reason in self.coco.faults:
             self.conversion.skip("", instances.name, f"{part}: {reason}", id=key)
         return group_refs(refs, file, self.targets, self.conversion)
 
     def item_file(self, item: PictureRefs) -> str:
         """Returns the picture's name, or its id if the annotation file does not name it."""
-        return str(self.instances.pictures.get(item.image_id, {}).get("file_name") or item.image_id)
+        picture = self.coco.pictures.get(item.image_id)
+        return str(picture.file_name if picture else item.image_id)
 
     def records(self, split: str, item: PictureRefs) -> Iterator[dict]:
         """Makes the record of a picture: every ref with a target is a mask, every sentence a phrase."""
-        entry = self.instances.pictures.get(item.image_id)
+        entry = self.coco.pictures.get(item.image_id)
         if not entry:
             raise UserError("the picture is not in the annotation file")
-        file_name = raw_files.plain_name(entry.get("file_name"), "picture")
-        picture = raw_files.read_picture(self._folder / file_name, (entry.get("height"), entry.get("width")))
+        file_name = raw_files.plain_name(entry.file_name, "picture")
+        picture = raw_files.read_picture(self._folder / file_name, (entry.height, entry.width))
         found = Annotations(picture.height, picture.width)
         for ref in item.refs:
             ids = {"image_id": item.image_id, "ref_id": ref.ref_id, "ann_id": list(ref.targets)}
@@ -271,9 +214,10 @@ class ReferBuilder(TripletBuilder, skip_registration=True):
             return faults
         union, categories = np.zeros((height, width), np.uint8), set()
         for key in ref.targets:
-            mask, category, left_out = object_mask(self.instances, key, ref.image_id, height, width)
+            annotation = self._annotation(key, ref.image_id)
+            mask, left_out = object_mask(annotation, height, width)
             union |= mask
-            categories.add(category)
+            categories.add(self.coco.categories.get(annotation["category_id"], ""))
             faults += left_out
         found.add(
             union,
@@ -284,6 +228,14 @@ class ReferBuilder(TripletBuilder, skip_registration=True):
             source_id=ref.targets[0] if len(ref.targets) == 1 else -1,
         )
         return faults
+
+    def _annotation(self, key: int, image_id: int) -> dict:
+        annotation = self.annotations.get(key)
+        if annotation is None:
+            raise UserError(f"the annotation {key} is not in the annotation file")
+        if annotation["image_id"] != image_id:
+            raise UserError(f"the annotation {key} is of picture {annotation['image_id']}")
+        return annotation
 
 
 def _texts(sentences: Sequence) -> tuple[list[str], list[str]]:

@@ -30,7 +30,7 @@ class CocoStandIn:
     def __init__(self, folder: Path, file_name: str, seed: int = 0):
         self._folder = Path(folder)
         self._file_name = file_name
-        self._rng = np.random.default_rng(seed)
+        self._seed = seed
         self._content: dict[str, list[dict]] = {
             "images": [],
             "annotations": [],
@@ -48,7 +48,9 @@ class CocoStandIn:
         Returns:
             The annotations of its objects, from left to right, and at last that of the crowd.
         """
-        image, object_masks = stand_ins.draw(self._rng, HEIGHT, WIDTH, objects)
+        # By the id, so that pictures of two data sets are different ones.
+        rng = np.random.default_rng([self._seed, image_id])
+        image, object_masks = stand_ins.draw(rng, HEIGHT, WIDTH, objects)
         file_name = self._file_name.format(image_id)
         (self._folder / file_name).write_bytes(stand_ins.jpeg(image))
         self._content["images"].append({"id": image_id, "file_name": file_name, "height": HEIGHT, "width": WIDTH})

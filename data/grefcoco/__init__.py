@@ -1,0 +1,1 @@
+"""gRefCOCO: referring expressions for one object, for several, and for none."""

@@ -1,0 +1,1 @@
+"""RefCOCOs: harder referring expressions on COCO val2017."""
