@@ -34,6 +34,7 @@ CORE = [
     "rich>=13.7",
     "tensorboardX>=2.6.2",
     "absl-py>=2.1",
+    "packaging>=24.0",
 ]
 EXTRAS = {
     "cuda": ["jax[cuda12]>=0.7"],

@@ -1,17 +1,38 @@
-"""Command: looks at prepared data sets.
+"""Command: what is there of all data sets, what is missing and where to get it, and whether the installation is sound.
 
-Usage: python -m unilseg_jax.doctor --data DIR --preview NAME[/CONFIG][:SPLIT] [--count N] [--output FILE.png]
+Usage: python -m unilseg_jax.doctor --data DIR [--raw DIR]
+       python -m unilseg_jax.doctor --data DIR --preview NAME[/CONFIG][:SPLIT] [--count N] [--output FILE.png]
+
+Exit code 1 says that a prepared data set is damaged or a needed package is missing.
 """
 
 import argparse
+import importlib.metadata
 import os
-from collections.abc import Sequence
+import platform
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from unilseg_jax.command_line import OneLineParser, positive_int
 from unilseg_jax.errors import UserError, run_command
 from unilseg_jax.input_pipeline import contact_sheet
+from unilseg_jax.input_pipeline.catalogue import builder_names, load_builder
+from unilseg_jax.input_pipeline.conversion import SplitCounts
+from unilseg_jax.input_pipeline.inspection import SetState, inspect_set
 from unilseg_jax.input_pipeline.sources import find_set, open_source
+from unilseg_jax.input_pipeline.triplet import SCHEMA_VERSION
+from unilseg_jax.version import __version__
+
+PACKAGE = "unilseg_jax"
+EXTRAS = ("torch", "hf", "ray")
+"""Those that a user of the package may want; `cuda` and `tpu` show as devices."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -19,12 +40,102 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Raises:
         UserError: a folder, data set or split is not there, or the picture cannot be written.
+        SystemExit: code 1, something is broken.
     """
     arguments = _arguments(argv)
-    data_dir = Path(arguments.data)
-    if not data_dir.is_dir():
-        raise UserError(f"no such folder: {arguments.data!r}; --data is the folder that prepare was given as --out")
-    preview(arguments.preview, data_dir, arguments.count, arguments.output)
+    data_dir = _folder(arguments.data, "--data is the folder that prepare was given as --out")
+    if arguments.preview is not None:
+        preview(arguments.preview, data_dir, arguments.count, arguments.output)
+        return
+    console = Console(file=sys.stdout)
+    sound = show_installation(console, data_dir)
+    raw_folders = []
+    if arguments.raw is not None:
+        raw = _folder(arguments.raw, "--raw is the folder with the downloaded files")
+        raw_folders = [raw, *sorted(path for path in raw.iterdir() if path.is_dir())]
+    sound &= show_sets(console, data_dir, raw_folders)
+    if not sound:
+        raise SystemExit(1)
+
+
+def show_installation(console: Console, data_dir: Path) -> bool:
+    """Prints versions, devices and free disk space.
+
+    Returns:
+        Whether all that is needed is there.
+    """
+    table = Table("installation", "found", "wanted")
+    sound = True
+    table.add_row("Python", platform.python_version(), ">=3.11")
+    table.add_row(PACKAGE, f"{__version__}, records of schema version {SCHEMA_VERSION}", "")
+    for requirement, extra in _requirements():
+        found = _version(requirement.name)
+        fits = found is not None and requirement.specifier.contains(found, prereleases=True)
+        sound &= fits or bool(extra)
+        shown = found if fits else f"[{'yellow' if extra else 'red'}]{found or 'not installed'}[/]"
+        table.add_row(requirement.name, shown, f"{requirement.specifier}{f' (extra {extra})' if extra else ''}")
+    devices, works = _devices()
+    table.add_row("devices of JAX", devices if works else f"[red]{devices}[/]", "")
+    disk = shutil.disk_usage(data_dir)
+    table.add_row("free disk in --data", f"{disk.free / 1e9:,.0f} of {disk.total / 1e9:,.0f} GB", "")
+    console.print(table)
+    return sound and works
+
+
+def show_sets(console: Console, data_dir: Path, raw_folders: Sequence[Path]) -> bool:
+    """Prints the table of all data sets, and what to do about those that are missing.
+
+    Args:
+        console: where to print.
+        data_dir: folder of all prepared data sets.
+        raw_folders: folders that may hold raw files; none leaves out the column.
+
+    Returns:
+        Whether no prepared set is damaged.
+    """
+    builders = {name: load_builder(name) for name in builder_names()}
+    states = {name: inspect_set(name, builder, data_dir, raw_folders) for name, builder in builders.items()}
+    table = Table(
+        "data set", *(["raw files"] if raw_folders else []), "prepared", "schema", box=box.SIMPLE, padding=(0, 0)
+    )
+    table.add_column("pictures of published", justify="right", no_wrap=True)
+    table.add_column("skipped", justify="right")
+    for name, configs in states.items():
+        # The name stands above its configurations, so that the table fits a narrow terminal.
+        table.add_row(f"[bold]{name}[/]")
+        for state in configs:
+            raw = [state.raw.name if state.raw else "-"] if raw_folders else []
+            table.add_row(f"  {state.config}", *raw, *_cells(state))
+    console.print(table)
+    every_state = [state for configs in states.values() for state in configs]
+    _say(console, "damaged; prepare them again with --overwrite:", (s.damage for s in every_state if s.damage))
+    _say(
+        console,
+        "not as published:",
+        (f"{state.name}/{state.config} {line}" for state in every_state if state.usable for line in state.off),
+    )
+    _say(
+        console,
+        "left by a conversion that was interrupted or refused:",
+        (str(path) for state in every_state for path in state.left_over),
+    )
+    _say(
+        console,
+        "there, but not prepared:",
+        (
+            f"python -m unilseg_jax.prepare {state.name} --config {state.config} --raw {state.raw} --out {data_dir}"
+            for state in every_state
+            if state.raw and not state.usable
+        ),
+    )
+    missing = [name for name, configs in states.items() if not any(s.usable or s.raw for s in configs)]
+    _say(
+        console,
+        "to fetch (see data/NAME/README.md):",
+        (f"{name}: {builders[name].wanted_files()}; from {builders[name].HOMEPAGE}" for name in missing),
+    )
+    _say(console, "licences:", (f"{name}: {builder.LICENCE}" for name, builder in builders.items()))
+    return not any(state.damage for state in every_state)
 
 
 def preview(wanted: str, data_dir: Path, count: int, output: str | None) -> Path:
@@ -63,14 +174,84 @@ def preview(wanted: str, data_dir: Path, count: int, output: str | None) -> Path
     return path
 
 
+def _cells(state: SetState) -> list[str]:
+    """Returns the table's cells from `prepared` to `skipped`."""
+    if state.directory is None:
+        return ["-", "", "", ""]
+    if state.damage:
+        return ["[red]damaged[/]", str(state.schema), "", ""]
+    if not state.usable:
+        return ["[yellow]outdated[/]", f"{state.schema}, {SCHEMA_VERSION} is wanted", "", ""]
+    lines = []
+    for split in dict.fromkeys([*state.published, *state.counts]):
+        found = state.counts.get(split, SplitCounts()).pictures
+        wanted = state.published[split].pictures if split in state.published else None
+        if found or wanted:
+            lines.append(f"{split} {found:,}" + ("" if wanted is None else f" of {wanted:,}"))
+    complete = "[yellow]incomplete[/]" if state.off else "complete" if state.published else "yes"
+    skipped = sum(counts.skipped for counts in state.counts.values())
+    return [complete, str(state.schema), "\n".join(lines), f"{skipped:,}"]
+
+
+def _say(console: Console, heading: str, lines: Iterable[str]) -> None:
+    """Prints a heading with its lines, nothing if there are none."""
+    lines = list(lines)
+    if lines:
+        console.print(f"\n[bold]{heading}[/]")
+        for line in lines:
+            console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _requirements() -> list[tuple[Requirement, str]]:
+    """Returns what the installed package asks for on this machine, with the extra that asks for it or ""."""
+    try:
+        texts = importlib.metadata.requires(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    found = []
+    for requirement in map(Requirement, texts):
+        marker = requirement.marker
+        for extra in ("", *EXTRAS):
+            if marker is None or marker.evaluate({"extra": extra}):
+                found.append((requirement, extra))
+                break
+    return found
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _devices() -> tuple[str, bool]:
+    """Returns the devices in words, and whether JAX could be started."""
+    try:
+        import jax
+
+        devices = jax.devices()
+    # A driver that does not fit the installed JAX is reported in many ways.
+    except Exception as error:
+        return " ".join(str(error).split()) or type(error).__name__, False
+    kinds = sorted({device.device_kind for device in devices})
+    return f"{len(devices)} {devices[0].platform} ({', '.join(kinds)})", True
+
+
+def _folder(path: str, meaning: str) -> Path:
+    if not Path(path).is_dir():
+        raise UserError(f"no such folder: {path!r}; {meaning}")
+    return Path(path)
+
+
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(prog="python -m unilseg_jax.doctor", description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, metavar="DIR", help="folder of all prepared data sets")
+    parser.add_argument("--raw", metavar="DIR", help="folder of downloaded files, or one whose folders hold them")
     parser.add_argument(
         "--preview",
-        required=True,
         metavar="NAME[/CONFIG][:SPLIT]",
-        help="write a contact sheet of this data set; without a split, of train or else the first one",
+        help="only write a contact sheet of this data set; without a split, of train or else the first one",
     )
     parser.add_argument("--count", type=positive_int, default=12, metavar="N", help="pictures on it; default 12")
     parser.add_argument("--output", metavar="FILE.png", help="the sheet; default: NAME_CONFIG_SPLIT.png")

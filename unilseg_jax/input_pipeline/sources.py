@@ -102,13 +102,13 @@ def find_set(name: str, data_dir: str | os.PathLike) -> Path:
     base, _, config = name.partition("/")
     command = f"python -m unilseg_jax.prepare {base}" + (f" --config {config}" if config else "")
     wanted = f"prepare it with: {command} --raw DIR --out {data_dir}"
-    configs = sorted(path.name for path in (data_dir / base).glob("*") if _versions(path))
-    if not config and not _versions(data_dir / base):
+    configs = sorted(path.name for path in (data_dir / base).glob("*") if finished_versions(path))
+    if not config and not finished_versions(data_dir / base):
         config = base if base in configs else configs[0] if len(configs) == 1 else ""
         if not config and configs:
             raise UserError(f"{name!r} has several configurations, name one: {base}/{'|'.join(configs)}")
     folder = data_dir / base / config
-    versions = _versions(folder)
+    versions = finished_versions(folder)
     if not versions:
         raise UserError(f"no prepared data set {name!r} in {str(data_dir)!r}; {wanted}")
     readable = [path for path in versions if int(path.name.split(".")[0]) == SCHEMA_VERSION]
@@ -117,7 +117,7 @@ def find_set(name: str, data_dir: str | os.PathLike) -> Path:
     return readable[-1]
 
 
-def _versions(folder: Path) -> list[Path]:
+def finished_versions(folder: Path) -> list[Path]:
     """Returns the finished version folders, oldest first; one that is being written has another name."""
     found = [
         path

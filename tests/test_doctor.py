@@ -1,0 +1,199 @@
+"""The doctor: what it finds of the data sets and the installation, its exit codes, and the contact sheets."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unilseg_jax import doctor, prepare
+from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline import catalogue, inspection
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """`raw` with the stand-in of RefCOCO inside `raw/refer`, and `out` with two of its configurations prepared."""
+    folder = tmp_path_factory.mktemp("doctor")
+    configs = ["--config=refcoco", "--config=refcocog"]
+    raw, out = folder / "raw" / "refer", folder / "out"
+    prepare.main(["refcoco", "--synthetic=4", "--raw", str(raw), "--out", str(out), *configs])
+    return folder
+
+
+@pytest.fixture
+def out(folder, tmp_path):
+    """A copy of the prepared sets that a test may damage."""
+    shutil.copytree(folder / "out", tmp_path / "out")
+    return tmp_path / "out"
+
+
+@pytest.fixture(autouse=True)
+def one_builder(monkeypatch):
+    """What is shown depends on RefCOCO's builder alone."""
+    monkeypatch.setattr(doctor, "builder_names", lambda: ["refcoco"])
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+def rows(text):
+    """Returns the table's rows of configurations by name."""
+    lines = [line.split() for line in text.splitlines() if line.startswith("  ")]
+    return {words[0]: words[1:] for words in lines if words}
+
+
+def test_prepared_and_missing_sets_are_told_apart(folder, capsys):
+    doctor.main(["--data", str(folder / "out"), "--raw", str(folder / "raw")])
+    text = capsys.readouterr().out
+    table = rows(text.partition("not as published:")[0])
+    assert table["refcoco"][:7] == ["refer", "incomplete", "1", "train", "4", "of", "16,994"]
+    assert table["refcocog_google"] == ["refer", "-"]
+    assert "refcoco/refcoco val: 4 of 1,500 pictures, 8 of 3,811 objects, 16 of 10,834 phrases" in text
+    command = f"unilseg_jax.prepare refcoco --config refcoco+ --raw {folder / 'raw' / 'refer'} --out {folder / 'out'}"
+    assert command in text
+    assert "licences:\n  refcoco: REFER: Apache-2.0" in text
+    assert "to fetch" not in text
+    assert "damaged" not in text
+
+
+def test_what_is_missing_is_named_with_its_source(tmp_path, capsys):
+    doctor.main(["--data", str(tmp_path)])
+    text = capsys.readouterr().out
+    assert "refcoco: refcoco/refs(unc).p" in text
+    assert "from https://github.com/lichengunc/refer" in text
+    assert "raw files" not in text
+
+
+def test_a_complete_set_is_complete(folder, monkeypatch, capsys):
+    builder = catalogue.load_builder("refcoco")
+    published, _ = inspection.read_report(folder / "out" / "refcoco" / "refcocog" / "1.0.0")
+    monkeypatch.setattr(inspection, "read_report", lambda _: (published, published))
+    states = {state.config: state for state in inspection.inspect_set("refcoco", builder, folder / "out")}
+    assert states["refcocog"].off == []
+    monkeypatch.setattr(doctor, "inspect_set", lambda *_: [states["refcocog"]])
+    doctor.main(["--data", str(folder / "out")])
+    assert rows(capsys.readouterr().out)["refcocog"][0] == "complete"
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def forget_a_picture(path):
+    report = json.loads(path.read_text())
+    report["splits"]["val"]["pictures"] -= 1
+    path.write_text(json.dumps(report))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "harm", "message"),
+    [
+        ("index-val.npz", cut, "index-val.npz' is damaged"),
+        ("index-val.npz", Path.unlink, "val of .* has 4 records and no index"),
+        ("conversion.json", cut, "no readable report"),
+        ("conversion.json", Path.unlink, "no readable report"),
+        ("conversion.json", forget_a_picture, "counts .*'val': 3.* the description .*'val': 4"),
+        ("dataset_info.json", cut, "the description in .* is damaged"),
+        ("*-val.array_record-*", Path.unlink, "record 0 of .* is not read"),
+        ("*-val.array_record-*", cut, "record [03] of .* is not read"),
+    ],
+)
+def test_a_damaged_set_is_named_and_the_exit_code_is_1(out, pattern, harm, message, capsys):
+    directory = out / "refcoco" / "refcoco" / "1.0.0"
+    (path,) = directory.glob(pattern)
+    harm(path)
+    with pytest.raises(SystemExit) as caught:
+        doctor.main(["--data", str(out)])
+    assert caught.value.code == 1
+    text = capsys.readouterr().out
+    (line,) = [line for line in text.partition("damaged; ")[2].splitlines()[1:] if line.strip()][:1]
+    assert re.search(message, line)
+    table = rows(text)
+    assert table["refcoco"][0] == "damaged"
+    assert table["refcocog"][0] == "incomplete"
+
+
+def test_another_schema_version_is_outdated_not_damaged(out, capsys):
+    directory = out / "refcoco" / "refcoco" / "1.0.0"
+    directory.rename(directory.with_name("0.0.0"))
+    doctor.main(["--data", str(out)])
+    assert rows(capsys.readouterr().out)["refcoco"][:2] == ["outdated", "0,"]
+
+
+def test_what_an_interrupted_or_refused_conversion_left_is_listed(out, capsys):
+    folder = out / "refcoco" / "refcoco+"
+    for name in ("incomplete.ABC_1.0.0", "unfinished_1.0.0"):
+        (folder / name).mkdir(parents=True)
+    (folder / "1.0.0.quarantine.jsonl").write_text("{}\n")
+    doctor.main(["--data", str(out)])
+    listed = capsys.readouterr().out.partition("interrupted or refused:")[2].splitlines()[1:4]
+    assert [Path(line.strip()).name for line in listed] == [
+        "incomplete.ABC_1.0.0",
+        "unfinished_1.0.0",
+        "1.0.0.quarantine.jsonl",
+    ]
+
+
+def test_the_installation_is_shown(tmp_path, capsys):
+    doctor.main(["--data", str(tmp_path)])
+    text = capsys.readouterr().out
+    for package in ("Python", "jax", "grain", "tensorflow-datasets", "torch"):
+        assert f"│ {package} " in text
+    assert "8 cpu (cpu)" in text
+    assert "free disk in --data" in text
+
+
+def test_a_missing_package_is_broken_and_a_missing_extra_is_not(tmp_path, monkeypatch, capsys):
+    version = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("torch", "transformers") else version(name))
+    doctor.main(["--data", str(tmp_path)])
+    assert "not installed" in capsys.readouterr().out
+    monkeypatch.setattr(doctor, "_version", lambda name: "0.1" if name == "grain" else version(name))
+    with pytest.raises(SystemExit) as caught:
+        doctor.main(["--data", str(tmp_path)])
+    assert caught.value.code == 1
+
+
+def test_preview_writes_a_sheet(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    doctor.main(["--data", str(folder / "out"), "--preview", "refcoco"])
+    doctor.main(["--data", str(folder / "out"), "--preview", "refcoco/refcocog:test", "--count=2", "--output=a/b.png"])
+    assert "4 of 4 pictures of refcoco:train drawn to refcoco_train.png" in capsys.readouterr().out
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")) == [
+        "a/b.png",
+        "refcoco_train.png",
+    ]
+    four, two = (np.asarray(Image.open(tmp_path / name)) for name in ("refcoco_train.png", "a/b.png"))
+    assert four.shape[1] == 2 * two.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "nowhere"], "no such folder: 'nowhere'"),
+        (["--data", ".", "--raw", "nowhere"], "no such folder: 'nowhere'; --raw"),
+        (["--data", ".", "--preview", "refcoco"], "no prepared data set 'refcoco'"),
+        (["--data", "{out}", "--preview", "refcoco:testC"], "no split 'testC'"),
+        (["--data", "{out}", "--preview", "refcoco:val", "--output", "a.jpg"], r"'a.jpg' must end in \.png"),
+        (["--data", "{out}", "--preview", "refcoco:val", "--output", "{out}/refcoco/x.png/y.png"], "cannot write"),
+    ],
+)
+def test_a_wrong_argument_is_one_clear_line(folder, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (folder / "out" / "refcoco" / "x.png").touch()
+    with pytest.raises(UserError, match=message) as caught:
+        doctor.main([argument.format(out=folder / "out") for argument in arguments])
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_ends_with_code_2_for_bad_arguments():
+    command = [sys.executable, "-m", "unilseg_jax.doctor", "--data", "nowhere"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("error: no such folder")

@@ -1,0 +1,140 @@
+"""What is there of a data set: its raw files, and whether its prepared configurations are whole."""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline.conversion import QUARANTINE_FILE, SplitCounts, differences, read_report
+from unilseg_jax.input_pipeline.index import read_index
+from unilseg_jax.input_pipeline.sources import TripletSource, finished_versions
+from unilseg_jax.input_pipeline.triplet import SCHEMA_VERSION
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SetState:
+    """What is there of one configuration.
+
+    Attributes:
+        name: of the data set.
+        config: of the configuration.
+        raw: folder that holds its raw files, None if there is none.
+        directory: of the prepared set, None if it is not prepared.
+        schema: version of the prepared set's records, None if it is not prepared.
+        counts: of the prepared set, by split.
+        published: sizes as the data set's authors give them, by split.
+        damage: what is wrong with the prepared set, "" if nothing.
+        left_over: files of a conversion that was interrupted or refused.
+    """
+
+    name: str
+    config: str
+    raw: Path | None = None
+    directory: Path | None = None
+    schema: int | None = None
+    counts: Mapping[str, SplitCounts] = dataclasses.field(default_factory=dict)
+    published: Mapping[str, SplitCounts] = dataclasses.field(default_factory=dict)
+    damage: str = ""
+    left_over: tuple[Path, ...] = ()
+
+    @property
+    def usable(self) -> bool:
+        """Whether this code can read the prepared set."""
+        return self.directory is not None and not self.damage and self.schema == SCHEMA_VERSION
+
+    @property
+    def off(self) -> list[str]:
+        """What of the counts is not as published, a line per split."""
+        return differences(self.counts, self.published)
+
+
+def inspect_set(name: str, builder_class: type, data_dir: Path, raw_folders: Sequence[Path] = ()) -> list[SetState]:
+    """Looks at all configurations of a data set.
+
+    Args:
+        name: of the data set.
+        builder_class: its builder.
+        data_dir: folder of all prepared data sets.
+        raw_folders: folders that may hold raw files; of several that do, the first one is given.
+    """
+    raw = _raw_folders(builder_class, raw_folders)
+    states = []
+    for config in builder_class.BUILDER_CONFIGS:
+        folder = data_dir / name / config.name
+        state = SetState(
+            name=name,
+            config=config.name,
+            raw=raw.get(config.name),
+            published=config.published,
+            left_over=tuple(
+                path
+                for pattern in ("incomplete.*", "unfinished_*", f"*.{QUARANTINE_FILE}")
+                for path in sorted(folder.glob(pattern))
+            ),
+        )
+        versions = finished_versions(folder)
+        states.append(_prepared(state, versions[-1]) if versions else state)
+    return states
+
+
+def _prepared(state: SetState, directory: Path) -> SetState:
+    """Adds what is known of a prepared set."""
+    state = dataclasses.replace(state, directory=directory, schema=int(directory.name.split(".")[0]))
+    if state.schema != SCHEMA_VERSION:
+        return state
+    try:
+        counts, published = read_report(directory)
+        state = dataclasses.replace(state, counts=counts, published=published)
+        _check_records(directory, counts)
+    except UserError as error:
+        return dataclasses.replace(state, damage=str(error))
+    return state
+
+
+def _check_records(directory: Path, counts: Mapping[str, SplitCounts]) -> None:
+    """Reads the index and the first and last record of every split.
+
+    Raises:
+        UserError: one of them cannot be read, or their numbers do not fit.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        splits = tfds.builder_from_directory(os.fspath(directory)).info.splits
+        sizes = {split: splits[split].num_examples for split in splits}
+    # tfds and its JSON and protobuf readers raise many kinds.
+    except Exception as error:
+        raise UserError(f"the description in {str(directory)!r} is damaged ({_one_line(error)})") from None
+    reported = {split: size.pictures for split, size in counts.items() if size.pictures}
+    if reported != sizes:
+        raise UserError(f"the report in {str(directory)!r} counts {reported}, the description {sizes}")
+    for split, size in sizes.items():
+        index = read_index(directory, split)
+        if index is None or len(index.coco_id) != size:
+            found = "no index" if index is None else f"an index of {len(index.coco_id)} records"
+            raise UserError(f"{split} of {str(directory)!r} has {size} records and {found}")
+        source = TripletSource(directory, split, size)
+        for number in {0, size - 1}:
+            try:
+                source[number]
+            # A file that is missing or cut short is reported by ArrayRecord in its own ways.
+            except Exception as error:
+                raise UserError(f"record {number} of {source!r} is not read ({_one_line(error)})") from None
+
+
+def _raw_folders(builder_class: type, folders: Iterable[Path]) -> dict[str, Path]:
+    """Returns for each configuration the first folder that holds its raw files."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        try:
+            configs = builder_class.found_configs(folder)
+        except (UserError, OSError):
+            continue
+        for config in configs:
+            found.setdefault(config, folder)
+    return found
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
