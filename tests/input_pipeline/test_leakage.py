@@ -209,3 +209,27 @@ def test_drawn_scenes_are_exempt_and_a_set_without_an_index_is_refused(prepared)
         leakage.index_of(source)
     file.write_bytes(kept)
     assert len(leakage.index_of(source).coco_id) == 3
+
+
+def test_real_samples_name_the_pictures_that_are_shared(shared_dir, tmp_path):
+    """Their description says that 47 pictures of the RefCOCO sets are also in COCO's train2017."""
+    prepare.main(["refcoco", "--raw", str(shared_dir / "data" / "refer"), "--out", str(tmp_path)])
+    raw = ["--raw", str(shared_dir / "data" / "coco"), "--out", str(tmp_path)]
+    prepare.main(["coco", "--config=instances", *raw])
+    train = open_source("coco/instances", data_dir=tmp_path, split="train")
+    splits = {"refcoco": ("train", "val", "testA", "testB"), "refcocog": ("train", "val", "test")}
+    benchmarks = {
+        f"{name}:{split}": leakage.index_of(open_source(f"refcoco/{name}", data_dir=tmp_path, split=split))
+        for name, names in splits.items()
+        for split in names
+    }
+    index_of_train = leakage.index_of(train)
+    verdict = leakage.check({"coco": index_of_train}, benchmarks)
+    assert verdict.in_any == {"coco": 47}
+    held_out = {key: count for key, count in verdict.overlaps["coco"].items() if not key.endswith("train")}
+    assert held_out == {"refcoco:val": 1, "refcoco:testA": 0, "refcoco:testB": 3, "refcocog:val": 0, "refcocog:test": 3}
+    shared = np.flatnonzero(leakage.overlaps(index_of_train, benchmarks["refcoco:val"])).tolist()
+    assert [train.record(number)["image_id"] for number in shared] == [b"000000520199"]
+    # The hashes alone find the same pictures as the ids.
+    without_ids = index_of_train._replace(coco_id=np.full(len(train), -1))
+    assert leakage.check({"coco": without_ids}, benchmarks).kept["coco"].tolist() == verdict.kept["coco"].tolist()
