@@ -5,10 +5,11 @@ from pathlib import Path
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import raw_files, triplet
-from unilseg_jax.input_pipeline.builder import Annotations, SetConfig, TripletBuilder
+from unilseg_jax.input_pipeline.builder import Annotations, TripletBuilder
 from unilseg_jax.input_pipeline.conversion import Conversion
 from unilseg_jax.input_pipeline.video_frames import (
     Expression,
+    VideoConfig,
     VideoFrame,
     add_labelled,
     frame_record,
@@ -22,12 +23,13 @@ SPLITS = ("train", "val")
 # As the expressions' files write them, and as DAVIS names its sequences.
 SEQUENCE_TYPOS = {"clasic-car": "classic-car", "dog-scale": "dogs-scale", "motor-bike": "motorbike"}
 
-# Published sizes: pictures. Objects and phrases are counted once per video by their authors, here once per frame.
+# Published sizes: pictures; 61 objects in val, each described four times.
 CONFIGS = [
-    SetConfig(
+    VideoConfig(
         name="ref_davis17",
         description="DAVIS 2017 at 480p with the expressions of two annotators",
         published={"train": (4209, None, None), "val": (1999, None, None)},
+        published_videos={"train": (60, None), "val": (30, 244)},
     )
 ]
 
@@ -71,6 +73,7 @@ class Builder(TripletBuilder):
             raise UserError(f"no lists of sequences in {str(davis / 'ImageSets' / '2017')!r}; train.txt or val.txt")
         for name in (name for name in expressions if len(plan) == len(SPLITS) and name not in known):
             self.conversion.skip("", "davis_text_annotations", f"no list has the sequence {name!r}", video=name)
+        self.conversion.facts["videos"] = self.builder_config.count_videos(plan)
         return plan
 
     def item_file(self, item: VideoFrame) -> str:

@@ -11,9 +11,10 @@ from PIL import Image
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import raw_files, triplet
-from unilseg_jax.input_pipeline.builder import Annotations, SetConfig, TripletBuilder
+from unilseg_jax.input_pipeline.builder import Annotations, TripletBuilder
 from unilseg_jax.input_pipeline.video_frames import (
     Expression,
+    VideoConfig,
     VideoFrame,
     add_expression,
     add_labelled,
@@ -25,9 +26,21 @@ from .meta_expressions import expressions_file, load_categories, load_videos, vi
 ASPECT = 0.01  # share by which the shape of a ground truth may be off from its frame's
 
 CONFIGS = [
-    SetConfig(name="train", description="the training videos, with masks"),
-    SetConfig(name="valid", description="the benchmark's 202 videos, without masks: for its submission"),
-    SetConfig(name="valid_with_masks", description="the benchmark's 202 videos with their ground truth"),
+    VideoConfig(
+        name="train",
+        description="the training videos, with masks",
+        published_videos={"train": (3471, 12913)},
+    ),
+    VideoConfig(
+        name="valid",
+        description="the benchmark's videos without masks: for its submission",
+        published_videos={"valid": (202, None)},
+    ),
+    VideoConfig(
+        name="valid_with_masks",
+        description="the benchmark's videos with their ground truth",
+        published_videos={"valid": (202, None)},
+    ),
 ]
 
 
@@ -76,6 +89,7 @@ class Builder(TripletBuilder):
             items += frames
             if frames and self.builder_config.name == "valid_with_masks":
                 self._list_missing(frames[0])
+        self.conversion.facts["videos"] = self.builder_config.count_videos({split: items})
         return {split: items}
 
     def item_file(self, item: VideoFrame) -> str:
@@ -93,8 +107,7 @@ class Builder(TripletBuilder):
             for expression in item.expressions:
                 add_expression(found, expression, triplet.UNKNOWN)
         else:
-            for expression in item.expressions:
-                add_expression(found, expression, self._ground_truth(found, item, expression, size))
+            self._add_ground_truth(found, item, size)
         yield frame_record(item, picture, found, source=self.source, licence=self.LICENCE)
 
     def _list_missing(self, item: VideoFrame) -> None:
@@ -104,18 +117,35 @@ class Builder(TripletBuilder):
             if not (self._masks / folder).is_dir():
                 self.conversion.skip("valid", f"Annotations/{folder}", "the expression has no ground truth")
 
-    def _ground_truth(self, found: Annotations, item: VideoFrame, expression: Expression, size: tuple[int, int]) -> int:
-        """Adds the mask of an expression, if it is there and shows something, and returns its number."""
+    def _add_ground_truth(self, found: Annotations, item: VideoFrame, size: tuple[int, int]) -> None:
+        """Adds the expressions with their masks, which expressions of one object share."""
+        numbers: dict[bytes, int] = {}
+        for expression in item.expressions:
+            mask = self._ground_truth(item, expression, size)
+            if mask is None:
+                number = triplet.UNKNOWN
+            elif not mask.any():
+                number = triplet.NOTHING
+            else:
+                key = mask.tobytes()
+                if key not in numbers:
+                    numbers[key] = found.add(mask, (), kind="instance")
+                number = numbers[key]
+            add_expression(found, expression, number)
+
+    def _ground_truth(
+        self, item: VideoFrame, expression: Expression, size: tuple[int, int]
+    ) -> Bool[np.ndarray, "h w"] | None:
+        """Returns the mask of an expression, None where there is none; one that cannot be used is listed."""
         path = self._masks / item.video / expression.source_id / f"{item.frame}.png"
         # Not every frame that is to be predicted has ground truth.
         if not path.is_file():
-            return triplet.UNKNOWN
+            return None
         try:
-            mask = _read_ground_truth(path, size)
+            return _read_ground_truth(path, size)
         except UserError as error:
             self.conversion.skip("valid", item.image_id, str(error), expression=expression.source_id)
-            return triplet.UNKNOWN
-        return found.add(mask, (), kind="instance") if mask.any() else triplet.NOTHING
+            return None
 
     def _categories(self, raw: Path) -> dict[tuple[str, int], str]:
         """Returns the classes of objects; without their file there are none, and that is listed."""

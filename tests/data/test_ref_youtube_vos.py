@@ -99,7 +99,7 @@ def test_frames_without_ground_truth_keep_their_expressions(raw):
 
 def test_ground_truth_of_the_benchmark_is_read_by_expression(raw):
     directory = convert(raw, "valid_with_masks")
-    assert read_report(directory)[0] == {"valid": SplitCounts(pictures=4, objects=14, phrases=16)}
+    assert read_report(directory)[0] == {"valid": SplitCounts(pictures=4, objects=7, phrases=16)}
     source = open_split(directory)
     for number in range(COUNT):
         sample = source[number]
@@ -107,14 +107,14 @@ def test_ground_truth_of_the_benchmark_is_read_by_expression(raw):
         for phrase, key in enumerate(sample.phrase_ids):
             drawn = np.asarray(Image.open(raw / "valid" / "Annotations" / video / key / f"{frame}.png"))
             np.testing.assert_array_equal(sample.mask(phrase), drawn == 255)
-    assert source[2].mask_index[2:] == (NOTHING, NOTHING)
+    assert [source[number].mask_index for number in (0, 2)] == [(0, 0, 1, 1), (0, 0, NOTHING, NOTHING)]
 
 
 def test_frame_that_nobody_annotated_is_unknown_not_empty(raw):
     (raw / "valid" / "Annotations" / "valid000000" / "1" / "00000.png").unlink()
     directory = convert(raw, "valid_with_masks")
     assert skipped(directory) == []
-    assert open_split(directory)[0].mask_index == (0, UNKNOWN, 1, 2)
+    assert open_split(directory)[0].mask_index == (0, UNKNOWN, 1, 1)
 
 
 def test_ground_truth_of_another_size_is_scaled_if_its_shape_is_the_frames(raw):
@@ -127,7 +127,7 @@ def test_ground_truth_of_another_size_is_scaled_if_its_shape_is_the_frames(raw):
     assert (entry["file"], entry["expression"]) == ("valid000000/00000", "1")
     assert "48 × 168, its frame 48 × 84" in entry["reason"]
     sample = open_split(directory)[0]
-    assert sample.mask_index == (0, UNKNOWN, 1, 2)
+    assert sample.mask_index == (0, UNKNOWN, 1, 1)
     np.testing.assert_array_equal(sample.mask(0), np.asarray(drawn) > 0)
 
 
@@ -138,6 +138,12 @@ def test_expression_without_any_ground_truth_is_listed(raw):
     (entry,) = skipped(convert(raw, "valid_with_masks"))
     assert entry["file"] == "Annotations/valid000003/2"
     assert "no ground truth" in entry["reason"]
+
+
+def test_videos_and_expressions_stand_beside_the_published_numbers(raw):
+    report = json.loads((convert(raw, "train") / "conversion.json").read_text())
+    sizes = {"videos": 2, "published_videos": 3471, "expressions": 8, "published_expressions": 12913}
+    assert report["videos"] == {"train": sizes}
 
 
 def test_test_videos_are_taken_out_of_the_valid_file(raw):

@@ -5,7 +5,7 @@ nothing and keeps its kind: training learns from it that an object can be absent
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
@@ -14,7 +14,7 @@ from jaxtyping import Int64
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import triplet
-from unilseg_jax.input_pipeline.builder import Annotations
+from unilseg_jax.input_pipeline.builder import Annotations, SetConfig
 from unilseg_jax.input_pipeline.raw_files import Picture
 
 
@@ -55,6 +55,33 @@ class VideoFrame(NamedTuple):
     def below(self, folder: Path, ending: str) -> Path:
         """Returns the frame's file in a folder that has one folder per video."""
         return folder / self.video / f"{self.frame}{ending}"
+
+
+class VideoConfig(SetConfig):
+    """A configuration whose authors count videos and expressions, which its records do not show.
+
+    Args:
+        published_videos: sizes as its authors give them, by split: videos and expressions; None where unknown.
+        **more: of `SetConfig`.
+    """
+
+    def __init__(self, *, published_videos: Mapping[str, tuple[int | None, int | None]], **more):
+        super().__init__(**more)
+        self.published_videos = published_videos
+
+    def count_videos(self, plan: Mapping[str, Sequence[VideoFrame]]) -> dict[str, dict[str, int | None]]:
+        """Returns videos and expressions of each split, those of the plan beside the published ones."""
+        counts = {}
+        for split, items in plan.items():
+            videos = {item.video: len(item.expressions) for item in items}
+            published = self.published_videos.get(split, (None, None))
+            counts[split] = {
+                "videos": len(videos),
+                "published_videos": published[0],
+                "expressions": sum(videos.values()),
+                "published_expressions": published[1],
+            }
+        return counts
 
 
 def is_object_id(value: object) -> TypeGuard[int | str]:
