@@ -38,11 +38,17 @@ class Conversion:
 
     Args:
         on_picture: called as `on_picture(split, done, total)` after each picture, for a progress bar.
+
+    Attributes:
+        counts: by split.
+        skipped: what was left out, as `skip` lists it.
+        facts: further entries of the report, as JSON takes them.
     """
 
     def __init__(self, on_picture: Callable[[str, int, int], None] | None = None):
         self.counts: dict[str, SplitCounts] = {}
         self.skipped: list[dict] = []
+        self.facts: dict[str, object] = {}
         self._on_picture = on_picture
         self._totals: dict[str, int] = {}
         self._done: Counter[str] = Counter()
@@ -84,6 +90,7 @@ class Conversion:
             for name, value in dataclasses.asdict(counts).items():
                 setattr(mine, name, getattr(mine, name) + value)
         self.skipped += other.skipped
+        self.facts |= other.facts
 
     def check_skipped(self, allowed: float, directory: Path) -> None:
         """Refuses a conversion of which too much was skipped.
@@ -118,6 +125,7 @@ class Conversion:
         report = {
             "schema_version": SCHEMA_VERSION,
             **facts,
+            **self.facts,
             "splits": {split: dataclasses.asdict(counts) for split, counts in self.counts.items()},
             "published": {split: dataclasses.asdict(counts) for split, counts in published.items()},
         }

@@ -1,0 +1,1 @@
+"""ImageNet, or any folder of pictures."""
