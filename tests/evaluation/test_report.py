@@ -102,6 +102,15 @@ def test_an_evaluation_without_shuffled_phrases_has_no_column_for_them(summary, 
     assert "val after 1200 steps, 312 s of training" in out
 
 
+def test_numbers_of_a_run_that_has_seen_the_benchmark_are_marked(summary, capsys):
+    summary["evals"]["val"] |= {"leakage": "drop", "leakage_dropped": 47}
+    report.print_summary(summary)
+    assert "leakage" not in capsys.readouterr().out
+    summary["evals"]["val"] |= {"leakage": "paper", "leakage_trained_on": 47}
+    report.print_summary(summary)
+    assert "leakage=paper: 47 training pictures" in " ".join(capsys.readouterr().out.split())
+
+
 def test_without_nan_gives_what_json_has():
     value = {"a": [1.5, math.nan, {"b": math.inf}], "c": (-math.inf, 3), "d": "nan", "e": None, "f": True}
     found = report.without_nan(value)

@@ -190,10 +190,10 @@ def prepared(tmp_path_factory):
 
 def test_prepared_sets_are_compared_by_their_indices(prepared):
     """The stand-in of Google's split has the pictures of UMD's train split, in train and in val."""
-    indices = {
-        name: leakage.index_of(open_source(f"refcoco/{name}", data_dir=prepared, split=split))
-        for name, split in (("refcocog", "train"), ("refcocog_google", "val"))
-    }
+    names = {"refcocog": "train", "refcocog_google": "val"}
+    indices = leakage.indices(
+        {name: open_source(f"refcoco/{name}", data_dir=prepared, split=split) for name, split in names.items()}
+    )
     test = leakage.index_of(open_source("refcoco/refcocog", data_dir=prepared, split="test"))
     assert leakage.overlaps(indices["refcocog"], indices["refcocog_google"]).tolist() == [True] * 3
     assert leakage.overlaps(indices["refcocog"], test).tolist() == [False] * 3

@@ -29,7 +29,10 @@ def print_summary(summary: dict) -> None:
     console = Console()
     for name, results in summary["evals"].items():
         honest, shuffled = results["honest"], results.get("shuffled")
-        table = Table(title=f"{name} after {summary['steps']} steps, {summary['training_seconds']:.0f} s of training")
+        title = f"{name} after {summary['steps']} steps, {summary['training_seconds']:.0f} s of training"
+        if results.get("leakage") == "paper":
+            title += f"; leakage=paper: {results['leakage_trained_on']} training pictures are in it"
+        table = Table(title=title)
         table.add_column("phrases")
         columns = ["count", "oIoU", "mIoU", "P@0.5", "P@0.9", "empty"]
         for column in columns + (["shuffled"] if shuffled else []):
