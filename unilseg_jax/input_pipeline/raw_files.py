@@ -242,4 +242,5 @@ def shown_name(path: Path) -> str:
 
 
 def _shown(path: Path) -> str:
-    return repr(os.fsencode(path).decode("utf-8", "backslashreplace"))
+    # Half of a surrogate pair that stands for no byte, as JSON can name it, is in no file's name.
+    return repr(str(path).encode("utf-8", "backslashreplace").decode())

@@ -217,7 +217,8 @@ class ReferBuilder(TripletBuilder, skip_registration=True):
             annotation = self._annotation(key, ref.image_id)
             mask, left_out = object_mask(annotation, height, width)
             union |= mask
-            categories.add(self.coco.categories.get(annotation["category_id"], ""))
+            category = annotation["category_id"]
+            categories.add(self.coco.categories.get(category, "") if isinstance(category, int) else "")
             faults += left_out
         found.add(
             union,

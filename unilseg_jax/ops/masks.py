@@ -100,7 +100,10 @@ def runs_to_mask(runs: Int64[np.ndarray, " runs"] | Sequence, height: int, width
     """
     if not isinstance(runs, np.ndarray) and not all(isinstance(run, int) for run in runs):
         raise UserError("the run lengths hold something that is no whole number")
-    runs = np.asarray(runs, np.int64)
+    try:
+        runs = np.asarray(runs, np.int64)
+    except OverflowError:
+        raise UserError(f"a run length is larger than {height} × {width} pixels by far") from None
     if runs.size == 0 or runs.min() < 0 or runs.max() > height * width or runs.sum() != height * width:
         wanted = f"{height * width} ({height} × {width}) are wanted"
         raise UserError(f"the run lengths cover {int(runs.sum())} pixels, {wanted}")
