@@ -94,14 +94,14 @@ def read_coco(path: Path, fields: Collection[str], *, key: str = "id") -> CocoFi
             elif part == "categories":
                 category = whole(entry, "id")
                 _check_new(category, categories)
-                categories[category] = str(_fields(entry).get("name", ""))
+                categories[category] = str(fields_of(entry).get("name", ""))
             else:
                 number, image_id = whole(entry, key), whole(entry, "image_id")
                 _check_new(number, seen)
                 seen.add(number)
-                annotations.setdefault(image_id, []).append({name: _fields(entry).get(name) for name in fields})
+                annotations.setdefault(image_id, []).append({name: fields_of(entry).get(name) for name in fields})
         except UserError as error:
-            faults.append(Fault(part, _fields(entry).get("id"), str(error)))
+            faults.append(Fault(part, fields_of(entry).get("id"), str(error)))
     # The lists may come in any order, so this is known only now.
     for image_id in [image_id for image_id in annotations if image_id not in pictures]:
         for kept in annotations.pop(image_id):
@@ -127,18 +127,23 @@ def picture_of(entry: object) -> CocoPicture:
     Raises:
         UserError: it has no id.
     """
-    fields = _fields(entry)
+    fields = fields_of(entry)
     return CocoPicture(whole(entry, "id"), fields.get("file_name"), fields.get("height"), fields.get("width"))
 
 
+def fields_of(entry: object) -> dict:
+    """Returns an entry as it is, or an empty one for what is no JSON object."""
+    return entry if isinstance(entry, dict) else {}
+
+
 def whole(entry: object, field: str) -> int:
-    """Returns a field that must be a whole number, such as an id.
+    """Returns a field that must be a whole number of 64 bits, such as an id.
 
     Raises:
         UserError: it is not there, or something else.
     """
-    value = _fields(entry).get(field)
-    if type(value) is not int:
+    value = fields_of(entry).get(field)
+    if type(value) is not int or not -(1 << 63) <= value < 1 << 63:
         raise UserError(f"an entry whose {field} is {value!r}, a whole number is wanted")
     return value
 
@@ -250,10 +255,6 @@ def category_record(
         source=source,
         licence=licence,
     )
-
-
-def _fields(entry: object) -> dict:
-    return entry if isinstance(entry, dict) else {}
 
 
 def _check_new(number: int, known: Collection[int]) -> None:

@@ -27,6 +27,7 @@ lists of them), so that reading and writing it needs no TensorFlow. Its fields, 
 A phrase that means several objects has the union of their masks as one mask of its own. `NOTHING` says that the
 phrase matches nothing in the picture. `UNKNOWN` says that nobody published what it matches (frames of a
 benchmark that is scored elsewhere): such a phrase can be predicted, but neither learnt from nor scored.
+A mask of kind "box" fills the box of an object that nobody outlined: no phrase may name it, so none learns it.
 """
 
 import dataclasses
@@ -43,7 +44,7 @@ from unilseg_jax.errors import UserError
 from unilseg_jax.ops.masks import rle_runs, rle_to_mask
 
 SCHEMA_VERSION = 1
-MASK_KINDS = ("instance", "category", "part", "salient")
+MASK_KINDS = ("instance", "category", "part", "salient", "box")
 TASKS = ("referring", "semantic", "part", "salient", "video", "none")
 NOTHING = -1
 UNKNOWN = -2
@@ -185,8 +186,8 @@ def encode_record(
     annotation).
 
     Raises:
-        UserError: a mask is of another size, a phrase is empty or names a mask that is not there, a kind or task
-            is unknown, or a name cannot be written as UTF-8.
+        UserError: a mask is of another size, a phrase is empty or names a box or a mask that is not there, a kind
+            or task is unknown, or a name cannot be written as UTF-8.
     """
     if task not in TASKS:
         raise UserError(f"the task is {task!r}, one of {', '.join(TASKS)} is wanted")
@@ -204,6 +205,8 @@ def encode_record(
             raise UserError(f"the phrase {phrase.text!r} says nothing, a text with letters is wanted")
         if not UNKNOWN <= phrase.mask_index < len(masks):
             raise UserError(f"the phrase {phrase.text!r} names mask {phrase.mask_index} of {len(masks)}")
+        if phrase.mask_index >= 0 and masks[phrase.mask_index].kind == "box":
+            raise UserError(f"the phrase {phrase.text!r} names a box, a mask that was drawn is wanted")
     return {
         "schema_version": SCHEMA_VERSION,
         "image": io.BytesIO(image),

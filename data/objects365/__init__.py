@@ -1,0 +1,1 @@
+"""Objects365: pictures with boxes."""
