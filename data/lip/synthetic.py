@@ -21,7 +21,7 @@ def write(root: Path, count: int, seed: int = 0) -> None:
         seed: of the drawings.
     """
     rng = np.random.default_rng(seed)
-    for split in ("train", "val"):
+    for place, split in enumerate(("train", "val")):
         pictures = root / "TrainVal_images" / f"{split}_images"
         label_maps = root / "TrainVal_parsing_annotations" / f"{split}_segmentations"
         pictures.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,9 @@ def write(root: Path, count: int, seed: int = 0) -> None:
             parts = (PARTS * number + np.arange(PARTS)) % 19 + 1
             # The things do not touch.
             labels = (masks * parts[:, None, None]).sum(0)
-            ids.append(f"{77 + number}_{471474 + number}")
+            # The ids say which pictures of COCO these are; no two splits have one in common.
+            other = place * count + number
+            ids.append(f"{77 + other}_{471474 + other}")
             (pictures / f"{ids[-1]}.jpg").write_bytes(jpeg(image))
             Image.fromarray(labels.astype(np.uint8)).save(label_maps / f"{ids[-1]}.png")
         (root / f"{split}_id.txt").write_text("\n".join(ids) + "\n", encoding="utf-8")
