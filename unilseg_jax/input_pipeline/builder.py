@@ -8,7 +8,7 @@ import abc
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -90,7 +90,7 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Says in one line what the raw folder must hold."""
 
     @abc.abstractmethod
-    def plan(self, raw: Path) -> dict[str, Sequence]:
+    def plan(self, raw: Path) -> Mapping[str, Sequence]:
         """Returns the items of each split, small, in the order of their records.
 
         An item's `repr` says all that it holds: by it an unfinished conversion knows what has changed.
@@ -101,7 +101,7 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
 
     @abc.abstractmethod
-    def records(self, split: str, item: object) -> Iterator[dict]:
+    def records(self, split: str, item: Any) -> Iterator[dict]:
         """Makes the records of one item: mostly one, for an archive one per picture.
 
         Faults that leave the rest usable are listed with `self.conversion.skip`.
@@ -110,7 +110,7 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             UserError: the item cannot be used; it is listed under `item_file`.
         """
 
-    def item_file(self, item: object) -> str:
+    def item_file(self, item: Any) -> str:
         """Returns the name under which an item that cannot be used is listed."""
         return str(item)
 
