@@ -106,6 +106,10 @@ def convert_shard(job: Job, work: str, name: str, digest: str, known: Sequence[i
     """
     builder, shards = _own_plan(job)
     if name not in shards or shards[name].digest != digest:
+        # The plan may be that of an earlier conversion: a cluster's processes live long.
+        _own_plan.cache_clear()
+        builder, shards = _own_plan(job)
+    if name not in shards or shards[name].digest != digest:
         raise UserError(f"{str(job.raw)!r} has changed since the conversion began; run the command again")
     split, items = shards[name].split, shards[name].items
     builder.conversion = Conversion()
