@@ -4,14 +4,14 @@
     python -m unilseg_jax.train --config configs/finetune_refcoco.py --workdir runs/refcoco \
         --config.init.model=UniLSeg20_no_finetune.pth
 
-One GPU of 80 GB or more. Another set: --config.input.source.name=refcoco/refcocog and the same under
-evals.val.source. The paper starts from its stage 2; from published encoders instead:
+One GPU of 80 GB or more. Another set: --config.input.sources.train.name=refcoco/refcocog and the
+same under evals.val.source. The paper starts from its stage 2; from published encoders instead:
 --config.init.swin=swin_base_patch4_window7_224_22k.pth --config.init.clip=ViT-B-16.pt
 
 The same file for a look at real data on a CPU: --config=configs/finetune_refcoco.py:cpu
 """
 
-from unilseg_jax.config import base_config, dataset_source, evaluation, use_swin
+from unilseg_jax.config import base_config, dataset_source, evaluation, training_source, use_swin
 
 
 def get_config(size: str = "base"):
@@ -22,7 +22,7 @@ def get_config(size: str = "base"):
             trains in minutes, at 96 px.
     """
     config = base_config()
-    config.input.source = dataset_source("refcoco/refcoco", data_dir="prepared", split="train")
+    config.input.sources.train = training_source(dataset_source("refcoco/refcoco", data_dir="prepared", split="train"))
     config.input.size = 480
     config.input.batch_size = 32
     config.input.prompts = 1

@@ -5,7 +5,7 @@
 2 CPU cores: 5 to 6 minutes. Expected on held-out scenes: see the table in README.md.
 """
 
-from unilseg_jax.config import base_config, evaluation, scenes_source
+from unilseg_jax.config import base_config, evaluation, scenes_source, training_source
 
 SIZE = 64  # px, side of a scene and of the network's square
 
@@ -29,7 +29,7 @@ def get_config():
         dropout=0.0,  # every scene is new: there is nothing to overfit to
         stochastic_depth=0.0,
     )
-    config.input.source = scenes_source(num_scenes=1_000_000, seed=0, size=SIZE)
+    config.input.sources.scenes = training_source(scenes_source(num_scenes=1_000_000, seed=0, size=SIZE))
     config.input.size = SIZE
     config.input.batch_size = 8
     config.input.prompts = 5

@@ -70,7 +70,7 @@ def test_the_base_config_is_the_released_model():
 
 def test_held_out_scenes_are_others_than_those_trained_on():
     config = load(Path(QUICKSTART))
-    assert config.evals.held_out.source.seed != config.input.source.seed
+    assert config.evals.held_out.source.seed != config.input.sources.scenes.seed
     assert config.evals.held_out.shuffled
 
 
@@ -121,6 +121,14 @@ MISTAKES = {
     "threshold outside": (["--config.evals.held_out.threshold=1.0"], "threshold = 1.0 must be between 0 and 1"),
     "negative rate": (["--config.optim.learning_rate=-1e-3"], "learning_rate = -0.001 must be greater than 0"),
     "input too small": (["--config.input.size=28"], "config.input.size = 28 px must be at least 29"),
+    "weight below none": (["--config.input.sources.scenes.weight=-1.0"], "input.sources.scenes.weight = -1.0 must be"),
+    "nothing but negatives": (["--config.input.negatives=1.0"], "input.negatives = 1.0 must be at least 0 and less"),
+    "flips more than always": (["--config.input.flip=1.5"], "config.input.flip = 1.5 must be between 0 and 1"),
+    "grid without patches": (
+        ["--config.input.hide_and_seek.grid=0"],
+        "input.hide_and_seek.grid = 0 must be at least 1",
+    ),
+    "text for a yes or no": (["--config.input.sources.scenes.hide_and_seek=often"], "hide_and_seek"),
     "unknown resize": (["--config.input.resize=crop"], "'crop' must be 'letterbox' or 'stretch'"),
     "unknown resize of an evaluation": (["--config.evals.held_out.resize=crop"], "evals.held_out.resize"),
     "unknown dtype": (["--config.dtype=float16"], "float16"),
@@ -190,12 +198,12 @@ LATER_MISTAKES = {
     "batch of an evaluation": (QUICKSTART, ["--config.evals.held_out.batch_size=12"], "evals.held_out.batch_size 12"),
     "data folder that is not there": (
         f"{REFCOCO}:cpu",
-        ["--config.input.source.data_dir=absent"],
+        ["--config.input.sources.train.data_dir=absent"],
         "no prepared data set",
     ),
-    "scenes that are too small": (QUICKSTART, ["--config.input.source.size=63"], "at least 64"),
+    "scenes that are too small": (QUICKSTART, ["--config.input.sources.scenes.size=63"], "at least 64"),
     "held-out scenes that are none": (QUICKSTART, ["--config.evals.held_out.source.num_scenes=0"], "at least 1"),
-    "source whose keys do not belong": (QUICKSTART, ["--config.input.source.name=refcoco"], "refcoco"),
+    "source whose keys do not belong": (QUICKSTART, ["--config.input.sources.scenes.name=refcoco"], "refcoco"),
     "rule that matches no parameter": (QUICKSTART, ["--config.optim.lr_scales=(('swin/',0.1),('.*',1.0))"], "swin/"),
 }
 
@@ -220,6 +228,24 @@ def test_the_command_ends_with_one_line_and_code_2(tmp_path):
     assert "batchsize" in err
     assert err.count("\n") == 1, err
     assert not workdir.exists()
+
+
+def test_a_run_without_a_source_is_refused():
+    with pytest.raises(UserError, match=r"config\.input\.sources is empty"):
+        configs.check(configs.base_config())
+
+
+def test_flags_change_single_keys_of_a_source():
+    config, _ = parse(
+        f"--config={REFCOCO}",
+        "--workdir=w",
+        "--config.input.sources.train.split=val",
+        "--config.input.sources.train.weight=0.5",
+        "--config.input.sources.train.hide_and_seek=True",
+    )
+    entry = config.input.sources.train
+    assert (entry.name, entry.split, entry.weight, entry.hide_and_seek) == ("refcoco/refcoco", "val", 0.5, True)
+    assert parse(f"--config={REFCOCO}", "--workdir=w")[0].input.sources.train.hide_and_seek is None
 
 
 def test_check_names_the_key():

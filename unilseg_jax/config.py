@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict, config_flags
+from ml_collections.config_dict import placeholder
 
 from unilseg_jax import shapes
 from unilseg_jax.errors import UserError
@@ -21,11 +22,15 @@ def base_config() -> ConfigDict:
     config.init = ConfigDict({"model": "", "swin": "", "clip": ""})
 
     config.input = ConfigDict()
-    config.input.source = scenes_source(num_scenes=100_000, seed=0, size=96)
+    config.input.sources = ConfigDict()  # by name, see training_source
     config.input.size = 480  # px, side of the network's square
     config.input.resize = "stretch"  # the paper; or letterbox, as released
     config.input.batch_size = 16  # pictures
     config.input.prompts = 1  # phrases per picture
+    config.input.negatives = 0.0  # share of the pictures that are asked only for classes they do not hold
+    config.input.flip = 0.0  # probability; the paper does not flip
+    # Patches of a grid × grid raster, each hidden with the probability, where a source says so.
+    config.input.hide_and_seek = ConfigDict({"grid": 16, "probability": 0.2})
     config.input.threads = 2
     config.input.workers = 0
 
@@ -61,6 +66,22 @@ def scenes_source(*, num_scenes: int, seed: int, size: int) -> ConfigDict:
 def dataset_source(name: str, *, data_dir: str, split: str) -> ConfigDict:
     """Returns the source of a prepared data set, such as `refcoco` or `refcoco/refcocog`."""
     return ConfigDict({"name": name, "data_dir": data_dir, "split": split})
+
+
+def training_source(source: ConfigDict, *, weight: float = 0.0, hide_and_seek: bool | None = None) -> ConfigDict:
+    """Returns an entry of `config.input.sources`.
+
+    Args:
+        source: what is trained on.
+        weight: share of the samples, relative to the other sources; 0 for all: each its natural size.
+        hide_and_seek: whether patches of its pictures are hidden; None hides them where a mask has a score below 1,
+            as pseudo-labels do.
+    """
+    entry = ConfigDict(source.to_dict())
+    # A key without a value still has a type, so that a flag can give it one.
+    entry.update({"weight": float(weight), "hide_and_seek": placeholder(bool)})
+    entry.hide_and_seek = hide_and_seek
+    return entry
 
 
 def evaluation(source: ConfigDict, *, every: int = 0, shuffled: bool = False, **changes) -> ConfigDict:
@@ -108,6 +129,7 @@ def check(config: ConfigDict) -> None:
         "input.batch_size": config.input.batch_size,
         "input.prompts": config.input.prompts,
         "input.size": config.input.size,
+        "input.hide_and_seek.grid": config.input.hide_and_seek.grid,
         "log_every": config.log_every,
         "checkpoint_every": config.checkpoint_every,
         "checkpoints_kept": config.checkpoints_kept,
@@ -119,6 +141,7 @@ def check(config: ConfigDict) -> None:
         "input.workers": config.input.workers,
         "pictures": config.pictures,
     }
+    not_negative |= {f"input.sources.{name}.weight": entry.weight for name, entry in config.input.sources.items()}
     for name, entry in config.evals.items():
         at_least_one |= {f"evals.{name}.batch_size": entry.batch_size, f"evals.{name}.prompts": entry.prompts}
         not_negative |= {f"evals.{name}.every": entry.every, f"evals.{name}.max_images": entry.max_images}
@@ -130,8 +153,7 @@ def check(config: ConfigDict) -> None:
                 raise UserError(f"config.{key} = {value} must be at least {least}")
     if config.optim.learning_rate <= 0:
         raise UserError(f"config.optim.learning_rate = {config.optim.learning_rate} must be greater than 0")
-    if config.input.size < shapes.MIN_SIDE:
-        raise UserError(f"config.input.size = {config.input.size} px must be at least {shapes.MIN_SIDE}")
+    _check_input(config.input)
     for key, value in [("input.resize", config.input.resize)] + [
         (f"evals.{name}.resize", entry.resize) for name, entry in config.evals.items()
     ]:
@@ -146,6 +168,20 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"config.dtype = {config.dtype!r} must be 'float32' or 'bfloat16'")
     if config.init.model and (config.init.swin or config.init.clip):
         raise UserError("config.init: give either model (a whole one) or swin and clip, not both")
+
+
+def _check_input(config: ConfigDict) -> None:
+    """Refuses what of `config.input` would fail late."""
+    if not config.sources:
+        raise UserError("config.input.sources is empty; name a data set to train on")
+    if config.size < shapes.MIN_SIDE:
+        raise UserError(f"config.input.size = {config.size} px must be at least {shapes.MIN_SIDE}")
+    shares = {"flip": config.flip, "hide_and_seek.probability": config.hide_and_seek.probability}
+    for key, value in shares.items():
+        if not 0 <= value <= 1:
+            raise UserError(f"config.input.{key} = {value} must be between 0 and 1")
+    if not 0 <= config.negatives < 1:
+        raise UserError(f"config.input.negatives = {config.negatives} must be at least 0 and less than 1")
 
 
 def parse_flags(argv: Sequence[str]) -> tuple[ConfigDict, str]:

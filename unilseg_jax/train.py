@@ -5,6 +5,7 @@ The run's directory holds `config.json`, `model.json`, `checkpoints/`, `metrics.
 last checkpoint as if it had not been interrupted.
 """
 
+import dataclasses
 import json
 import math
 import sys
@@ -39,10 +40,13 @@ def train(config, workdir: str) -> dict:
     """
     import jax
     import jax.numpy as jnp
+    from rich.console import Console
 
     from unilseg_jax.evaluation import report
     from unilseg_jax.evaluation.evaluator import Evaluator, ShuffledPhrases
-    from unilseg_jax.input_pipeline import loader
+    from unilseg_jax.input_pipeline import transforms
+    from unilseg_jax.input_pipeline.loader import make_source, training_batches
+    from unilseg_jax.input_pipeline.mixture import Mixture
     from unilseg_jax.models.unilseg import UniLSeg
     from unilseg_jax.training import optim, sharding
     from unilseg_jax.training.checkpoint import Checkpointer, write_carried, write_json, write_model_file
@@ -58,16 +62,9 @@ def train(config, workdir: str) -> dict:
     architecture = architecture_of(config)
     check_given(**config.init)
     mesh = sharding.make_mesh(config.input.batch_size)
-    source = loader.make_source(config.input.source)
-    example = loader.MakeExample(
-        size=config.input.size,
-        prompts=config.input.prompts,
-        word_len=architecture.word_len,
-        resize=config.input.resize,
-    )
     evaluators = {
         name: Evaluator(
-            source=loader.make_source(entry.source),
+            source=make_source(entry.source),
             size=config.input.size,
             word_len=architecture.word_len,
             batch_size=entry.batch_size,
@@ -78,14 +75,20 @@ def train(config, workdir: str) -> dict:
         )
         for name, entry in config.evals.items()
     }
+    parts, verdict = _parts_to_train_on(config, {name: each.source for name, each in evaluators.items()})
+    mixture = Mixture(parts, prompts=config.input.prompts, seed=config.seed, negatives=config.input.negatives)
+    stages = transforms.make_stages(
+        size=config.input.size,
+        prompts=config.input.prompts,
+        word_len=architecture.word_len,
+        resize=config.input.resize,
+        flip=config.input.flip,
+        hide_grid=config.input.hide_and_seek.grid,
+        hide_probability=config.input.hide_and_seek.probability,
+    )
     for name, entry in config.evals.items():
         if entry.batch_size % mesh.size:
             raise UserError(f"evals.{name}.batch_size {entry.batch_size} does not divide among {mesh.size} devices")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        checkpointer = Checkpointer(directory, config.checkpoints_kept)
-    except OSError as error:
-        raise UserError(f"cannot write to --workdir {workdir!r}: {error.strerror}; name another directory") from error
 
     # ---- Model, optimiser, state -------------------------------------------------------------------------
     model = UniLSeg(architecture, jnp.dtype(config.dtype))
@@ -103,6 +106,12 @@ def train(config, workdir: str) -> dict:
         lr_scales=config.optim.lr_scales,
         clip_norm=config.optim.clip_norm,
     )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        verdict.write(directory)
+        checkpointer = Checkpointer(directory, config.checkpoints_kept)
+    except OSError as error:
+        raise UserError(f"cannot write to --workdir {workdir!r}: {error.strerror}; name another directory") from error
     whole = sharding.replicated(mesh)
     variables = jax.jit(lambda: init_variables(model, config.seed), out_shardings=whole)()
     state = jax.jit(lambda v: init_state(v, optimizer), out_shardings=whole)(variables)
@@ -125,10 +134,13 @@ def train(config, workdir: str) -> dict:
     write_model_file(directory, architecture, config.input.size)
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
     print(
-        f"{count / 1e6:.1f} M parameters, {len(source)} pictures, {mesh.size} {jax.default_backend()} device(s), "
+        f"{count / 1e6:.1f} M parameters, {mesh.size} {jax.default_backend()} device(s), "
         f"steps {first_step} to {config.steps}",
+        *mixture.lines(),
+        sep="\n",
         flush=True,
     )
+    verdict.show(Console())
 
     # ---- Steps -------------------------------------------------------------------------------------------
     train_step = make_train_step(model, optimizer, mesh, seed=config.seed, loss_weights=config.loss.to_dict())
@@ -151,11 +163,10 @@ def train(config, workdir: str) -> dict:
             report.draw_examples(directory / "pictures" / f"{label}_{step:07d}.png", examples)
         return results
 
-    batches = loader.training_batches(
-        source,
-        example,
+    batches = training_batches(
+        mixture.visits(),
+        stages,
         batch_size=config.input.batch_size,
-        seed=config.seed,
         start=first_step,
         threads=config.input.threads,
         workers=config.input.workers,
@@ -199,7 +210,8 @@ def train(config, workdir: str) -> dict:
         "parameters": count,
         "training_seconds": round(train_seconds + _seconds_before(directory, first_step), 1),
         "evals": {
-            name: {"honest": evaluate(name)} | ({"shuffled": evaluate(name, shuffled=True)} if entry.shuffled else {})
+            name: {"honest": evaluate(name), **verdict.mark(name)}
+            | ({"shuffled": evaluate(name, shuffled=True)} if entry.shuffled else {})
             for name, entry in config.evals.items()
         },
     }
@@ -210,6 +222,34 @@ def train(config, workdir: str) -> dict:
     report.print_summary(summary)
     print(f"written to {directory}")
     return summary
+
+
+def _parts_to_train_on(config, evaluated: dict) -> tuple:
+    """Opens the training sources and leaves out what is in a benchmark.
+
+    Args:
+        config: see `config.base_config`.
+        evaluated: the sources of the evaluations by name.
+
+    Returns:
+        The parts of the mixture and the firewall's verdict.
+    """
+    from unilseg_jax.input_pipeline import leakage
+    from unilseg_jax.input_pipeline.loader import make_parts, make_source
+
+    parts = make_parts(config.input.sources)
+    benchmarks = evaluated | {name: make_source(entry) for name, entry in config.firewall.benchmarks.items()}
+    verdict = leakage.check(
+        {part.name: leakage.index_of(part.source) for part in parts},
+        {name: leakage.index_of(source) for name, source in benchmarks.items()},
+        config.firewall.mode,
+    )
+    kept = verdict.kept
+    parts = [
+        part if kept[part.name] is None else dataclasses.replace(part, source=part.source.select(kept[part.name]))
+        for part in parts
+    ]
+    return parts, verdict
 
 
 def _check_directory(directory: Path, config) -> None:

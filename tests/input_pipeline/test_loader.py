@@ -1,39 +1,27 @@
-"""Batches for training: the position is the step, and no picture is lost or preferred."""
+"""Batches for training: the position is the step, whatever the threads, processes and hosts."""
 
 import collections
 import itertools
 
 import numpy as np
 import pytest
+from memory_records import SIDE, MemoryRecords
 from ml_collections import ConfigDict
 
+from unilseg_jax.config import scenes_source, training_source
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline.loader import MakeExample, draw_phrases, make_source, training_batches
+from unilseg_jax.input_pipeline.loader import make_parts, make_source, training_batches
+from unilseg_jax.input_pipeline.mixture import Mixture, Part
 from unilseg_jax.input_pipeline.scenes import SceneSource
+from unilseg_jax.input_pipeline.transforms import make_stages
 from unilseg_jax.input_pipeline.triplet import Triplet
-from unilseg_jax.text.tokenizer import tokenize
 
-EXAMPLE = MakeExample(size=32, prompts=3, word_len=14, resize="stretch")
-KINDS = ("attribute",) * 10 + ("relation", "nothing")
-
-
-def picture(number, *, kinds=KINDS, size=(8, 8)) -> Triplet:
-    """Returns a picture of one grey value, its number; its last phrase names nothing, each other a row of pixels."""
-    masks = np.zeros((len(kinds), *size), np.uint8)
-    for row in range(len(kinds) - 1):
-        masks[row, row % size[0]] = 1
-    return Triplet(
-        image_id=str(number),
-        image=np.full((*size, 3), number, np.uint8),
-        masks=masks,
-        phrases=tuple(f"thing {index} of {number}" for index in range(len(kinds))),
-        mask_index=(*range(len(kinds) - 1), -1),
-        kinds=kinds,
-    )
+STAGES = make_stages(size=32, prompts=3, word_len=14, resize="stretch")
+SMALL_STAGES = make_stages(size=SIDE, prompts=2, word_len=14, resize="stretch")
 
 
 class Pictures:
-    """A source of numbered pictures."""
+    """A source of numbered pictures, each of one grey value."""
 
     def __init__(self, length):
         self.length = length
@@ -42,18 +30,53 @@ class Pictures:
         return self.length
 
     def __getitem__(self, index):
-        return picture(int(index))
+        return Triplet(
+            image_id=str(index),
+            image=np.full((8, 8, 3), index, np.uint8),
+            masks=np.ones((1, 8, 8), np.uint8),
+            phrases=tuple(f"thing {number} of {index}" for number in range(5)),
+            mask_index=(0,) * 5,
+            kinds=("attribute",) * 5,
+        )
 
 
 SCENES = SceneSource(num_scenes=7, seed=0, size=64)
 
 
-def batches(count, *, source=SCENES, example=EXAMPLE, batch_size=2, seed=0, start=0, threads=1, workers=0):
+def visits_of(source, *, prompts=3, seed=0):
+    return Mixture([Part(name="only", source=source)], prompts=prompts, seed=seed).visits()
+
+
+def batches(
+    count, *, source=SCENES, stages=STAGES, batch_size=2, seed=0, start=0, threads=1, workers=0, host=0, hosts=1
+):
     """Returns the first `count` batches."""
     iterator = training_batches(
-        source, example, batch_size=batch_size, seed=seed, start=start, threads=threads, workers=workers
+        visits_of(source, seed=seed) if not hasattr(source, "seed_everything") else source.seed_everything(seed),
+        stages,
+        batch_size=batch_size,
+        start=start,
+        threads=threads,
+        workers=workers,
+        host=host,
+        hosts=hosts,
     )
     return list(itertools.islice(iterator, count))
+
+
+class MixedSources:
+    """A mixture with everything that is random: weights, groups, negatives, hidden patches, mirror images."""
+
+    def seed_everything(self, seed):
+        parts = [
+            Part(name="a", source=MemoryRecords(1, [3, 1, 4, 2] * 4), weight=3.0, hide_and_seek=True),
+            Part(name="b", source=MemoryRecords(2, [2, 5, 0, 1] * 3, nothing=1, score=0.5), weight=1.0),
+        ]
+        return Mixture(parts, prompts=2, seed=seed, negatives=0.2).visits()
+
+
+MIXED = MixedSources()
+MIXED_STAGES = make_stages(size=SIDE, prompts=2, word_len=14, resize="stretch", flip=0.5, hide_grid=4)
 
 
 def assert_same(found, wanted):
@@ -74,6 +97,12 @@ def wanted():
     return batches(10)
 
 
+@pytest.fixture(scope="module")
+def mixed():
+    """Batches of steps 0 to 29 of a mixture."""
+    return batches(30, source=MIXED, stages=MIXED_STAGES, batch_size=4)
+
+
 def test_a_batch_has_the_shapes_that_the_step_takes(wanted):
     for batch in wanted:
         assert {name: (array.shape, array.dtype.name) for name, array in batch.items()} == {
@@ -90,14 +119,46 @@ def test_a_start_at_a_step_is_that_many_batches_skipped(wanted, start):
     assert_same(batches(10 - start, start=start), wanted[start:])
 
 
+def test_a_mixture_resumes_at_any_step(mixed):
+    for start in np.random.default_rng(0).permutation(28)[:20].tolist():
+        assert_same(batches(2, source=MIXED, stages=MIXED_STAGES, batch_size=4, start=start), mixed[start : start + 2])
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_hosts_share_the_batches_of_one(mixed, hosts):
+    parts = [
+        batches(30, source=MIXED, stages=MIXED_STAGES, batch_size=4, host=host, hosts=hosts) for host in range(hosts)
+    ]
+    whole = [
+        {name: np.concatenate([part[name] for part in rows]) for name in rows[0]} for rows in zip(*parts, strict=True)
+    ]
+    assert_same(whole, mixed)
+
+
+def test_a_run_may_go_on_with_another_number_of_hosts(mixed):
+    rows = [
+        batches(5, source=MIXED, stages=MIXED_STAGES, batch_size=4, start=17, host=host, hosts=2) for host in range(2)
+    ]
+    assert_same([{name: batch[name][:2] for name in batch} for batch in mixed[17:22]], rows[0])
+    assert_same([{name: batch[name][2:] for name in batch} for batch in mixed[17:22]], rows[1])
+
+
+def test_a_batch_that_does_not_divide_among_hosts_is_refused():
+    with pytest.raises(UserError, match=r"input\.batch_size 6 does not divide among 4 hosts"):
+        batches(1, batch_size=6, hosts=4)
+
+
 @pytest.mark.parametrize("threads", [0, 4])
-def test_threads_do_not_change_the_batches(wanted, threads):
+def test_threads_do_not_change_the_batches(wanted, mixed, threads):
     assert_same(batches(10, threads=threads), wanted)
+    assert_same(batches(30, source=MIXED, stages=MIXED_STAGES, batch_size=4, threads=threads), mixed)
 
 
 @pytest.mark.slow
-def test_worker_processes_do_not_change_the_batches(wanted):
-    assert_same(batches(10, workers=2), wanted)
+@pytest.mark.parametrize("workers", [1, 3])
+def test_worker_processes_do_not_change_the_batches(wanted, workers):
+    """Three workers do not divide a batch of two."""
+    assert_same(batches(10, workers=workers), wanted)
 
 
 def test_another_seed_gives_other_batches(wanted):
@@ -126,65 +187,14 @@ def test_each_epoch_has_an_order_and_draws_of_its_own():
     assert np.mean([len(seen) for seen in draws.values()]) > 2
 
 
-def test_tokens_and_masks_belong_together():
-    source = Pictures(5)
-    example = MakeExample(size=8, prompts=6, word_len=14, resize="stretch")
-    for batch in batches(5, source=source, example=example):
-        for image, tokens, masks in zip(batch["image"], batch["tokens"], batch["mask"], strict=True):
-            triplet = source[image[0, 0, 0]]
-            phrases = [row.tobytes() for row in tokenize(list(triplet.phrases), 14)]
-            for row, mask in zip(tokens, masks, strict=True):
-                np.testing.assert_array_equal(mask, triplet.mask(phrases.index(row.tobytes())))
+def test_a_seek_reads_no_more_than_the_batch():
+    source = MemoryRecords(1, [1] * 40)
+    (batch,) = batches(1, source=source, stages=SMALL_STAGES, batch_size=4, start=10**9, threads=0)
+    assert source.reads == 4
+    assert batch["image"].shape[0] == 4
 
 
-def test_letterboxed_masks_stay_with_their_pictures():
-    """A picture twice as wide as high leaves a quarter above and below free of any mask."""
-    triplet = picture(0, kinds=("category", "nothing"), size=(8, 16))
-    triplet.masks[0] = 1
-    example = MakeExample(size=32, prompts=2, word_len=14, resize="letterbox")
-    result = example.random_map(triplet, np.random.default_rng(0))
-    full = result["mask"][result["mask"].any(axis=(1, 2))]
-    assert full.shape[0] == 1
-    # Up to the last columns: the corners of the outer pixels are mapped on one another.
-    assert full[0, 10:22, :28].all()
-    assert not full[0, :7].any()
-    assert not full[0, 25:].any()
-
-
-def test_phrases_are_drawn_evenly_over_kinds():
-    """One of ten attributes, the relation and the phrase for nothing come equally often."""
-    rng, counts, attributes = np.random.default_rng(0), collections.Counter(), collections.Counter()
-    for _ in range(3000):
-        ((number,), valid) = draw_phrases(picture(0), 1, rng)
-        assert valid.tolist() == [True]
-        counts[KINDS[number]] += 1
-        attributes[number] += 1
-    assert all(900 < count < 1100 for count in counts.values())
-    assert len(counts) == 3
-    assert all(60 < attributes[number] < 140 for number in range(10))
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_each_kind_comes_before_any_comes_twice(seed):
-    drawn, valid = draw_phrases(picture(0), 5, np.random.default_rng(seed))
-    assert valid.all()
-    assert len(set(drawn)) == 5
-    assert {KINDS[number] for number in drawn[:3]} == set(KINDS)
-    assert [KINDS[number] for number in drawn[3:]] == ["attribute"] * 2
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_repeats_fill_up_and_are_marked(seed):
-    triplet = picture(0, kinds=("attribute", "nothing"))
-    drawn, valid = draw_phrases(triplet, 5, np.random.default_rng(seed))
-    assert valid.tolist() == [True, True, False, False, False]
-    assert sorted(drawn[:2]) == [0, 1]
-    assert drawn[2:] == [drawn[0], drawn[1], drawn[0]]
-
-
-def test_an_empty_source_is_refused():
-    with pytest.raises(UserError, match=r"holds no picture; check input\.source"):
-        batches(1, source=Pictures(0))
+# ---- The table of sources ------------------------------------------------------------------------------
 
 
 def test_a_source_is_made_of_its_description():
@@ -194,6 +204,16 @@ def test_a_source_is_made_of_its_description():
 
 def test_a_source_is_made_of_a_config_as_it_stands():
     assert make_source(ConfigDict({"name": "scenes", "num_scenes": 5, "seed": 3, "size": 64})).num_scenes == 5
+
+
+def test_the_table_of_sources_says_how_each_is_trained_on():
+    scenes = scenes_source(num_scenes=5, seed=3, size=64)
+    table = ConfigDict({"b": training_source(scenes, weight=2.0, hide_and_seek=True), "a": training_source(scenes)})
+    parts = {part.name: part for part in make_parts(table)}
+    assert parts["b"] == Part(
+        name="b", source=SceneSource(num_scenes=5, seed=3, size=64), weight=2.0, hide_and_seek=True
+    )
+    assert (parts["a"].weight, parts["a"].hide_and_seek) == (0.0, None)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import multiprocessing
 import pickle
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from unilseg_jax import prepare
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import sources
+from unilseg_jax.input_pipeline.index import Index, write_index
 
 SYNTHETIC = Path(__file__).resolve().parents[1] / "data" / "refer_synthetic.py"
 
@@ -111,3 +113,70 @@ def test_import_loads_neither_tfds_nor_tensorflow():
         "assert not {'tensorflow', 'tensorflow_datasets', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=SYNTHETIC.parents[2])
+
+
+# ---- Some of the records, and the index beside them ----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def more(tmp_path_factory) -> Path:
+    """A folder with a prepared imitation of RefCOCO of four pictures per split."""
+    out = tmp_path_factory.mktemp("more")
+    raw = tmp_path_factory.mktemp("synthetic")
+    prepare.main(["refcoco", "--synthetic", "4", "--config", "refcoco", "--raw", str(raw), "--out", str(out)])
+    return out
+
+
+@pytest.fixture
+def several(more, tmp_path) -> sources.TripletSource:
+    """A split of several records, in a folder of its own."""
+    shutil.copytree(more / "refcoco", tmp_path / "refcoco")
+    return sources.open_source("refcoco", data_dir=tmp_path, split="train")
+
+
+def test_a_selection_is_a_source_of_these_records(several):
+    ids = [several[number].image_id for number in range(len(several))]
+    keep = np.ones(len(several), bool)
+    keep[0] = keep[-1] = False
+    chosen = several.select(keep)
+    assert [chosen[number].image_id for number in range(len(chosen))] == ids[1:-1]
+    assert [column.tolist() for column in chosen.index] == [column[1:-1].tolist() for column in several.index]
+    assert len(several) == len(ids), "the whole source stays as it was"
+    with pytest.raises(IndexError):
+        chosen.record(len(chosen))
+
+
+def test_selections_follow_one_another(several):
+    first = several.select(np.arange(len(several)) > 0)
+    second = first.select(np.arange(len(first)) > 0)
+    assert second[0].image_id == several[2].image_id
+    with pytest.raises(ValueError, match="choices for"):
+        first.select(np.ones(len(several), bool))
+
+
+def test_a_selection_is_sent_to_workers(several):
+    chosen = several.select(np.arange(len(several)) == 1)
+    assert pickle.loads(pickle.dumps(chosen))[0].image_id == several[1].image_id
+
+
+def test_samples_are_the_objects_that_phrases_name(several):
+    assert several.samples.tolist() == [len(several[number].masks) for number in range(len(several))]
+    assert several.task == "referring"
+
+
+def test_a_set_without_an_index_is_read_through_once(several, capsys):
+    file = several.directory / "index-train.npz"
+    wanted = [column.tolist() for column in several.index]
+    file.unlink()
+    again = sources.TripletSource(several.directory, "train", len(several))
+    assert [column.tolist() for column in again.index] == wanted
+    assert "index of train" in capsys.readouterr().err
+    assert file.exists()
+
+
+def test_an_index_of_other_records_is_refused(several):
+    index = several.index
+    write_index(several.directory, "train", Index(*(column[:-1] for column in index)))
+    other = sources.TripletSource(several.directory, "train", len(several))
+    with pytest.raises(UserError, match=r"entries for .* records; prepare the data set again"):
+        _ = other.samples

@@ -1,8 +1,7 @@
 """Batches for training: an index-addressable pipeline, so that the data position is the step."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping, Sequence
 
 import grain
 import numpy as np
@@ -10,22 +9,11 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline.mixture import Part
 from unilseg_jax.input_pipeline.scenes import SceneSource
-from unilseg_jax.input_pipeline.sources import open_source
-from unilseg_jax.input_pipeline.triplet import Triplet
-from unilseg_jax.ops.geometry import RESIZES
-from unilseg_jax.text.tokenizer import tokenize
+from unilseg_jax.input_pipeline.sources import Source, open_source
 
-
-@runtime_checkable
-class Source(Protocol):
-    """A random access collection of pictures with masks and phrases."""
-
-    def __len__(self) -> int:
-        """Returns the number of pictures."""
-
-    def __getitem__(self, index: int) -> Triplet:
-        """Returns a picture; the same one for the same index."""
+Stage = grain.transforms.Map | grain.transforms.RandomMap
 
 
 def make_source(description: Mapping | ConfigDict) -> Source:
@@ -47,92 +35,95 @@ def make_source(description: Mapping | ConfigDict) -> Source:
         raise UserError(f"source {name!r} with {options}: {error}") from error
 
 
-def draw_phrases(triplet: Triplet, prompts: int, rng: np.random.Generator) -> tuple[list[int], np.ndarray]:
-    """Draws phrases of a picture, each kind as often as the others as long as there are any.
+def make_parts(sources: Mapping | ConfigDict) -> list[Part]:
+    """Opens the table `config.input.sources`.
 
     Args:
-        triplet: the picture.
-        prompts: how many to draw.
-        rng: decides.
+        sources: descriptions by name, see `config.training_source`.
 
-    Returns:
-        The phrases' numbers, filled up with repeats; and which of them are no repeats.
+    Raises:
+        UserError: a data set is not there, or a key does not belong.
     """
-    piles: dict[str, list[int]] = {}
-    for number in rng.permutation(len(triplet.phrases)).tolist():
-        piles.setdefault(triplet.kinds[number], []).append(number)
-    order = [str(kind) for kind in rng.permutation(sorted(piles))]
-    rounds = max(len(pile) for pile in piles.values())
-    drawn = [piles[kind][turn] for turn in range(rounds) for kind in order if turn < len(piles[kind])]
-    drawn = drawn[:prompts]
-    valid = np.arange(prompts) < len(drawn)
-    return [drawn[i % len(drawn)] for i in range(prompts)], valid
+    parts = []
+    for name, entry in sources.items():
+        description = dict(entry)
+        weight, hide = description.pop("weight", 0.0), description.pop("hide_and_seek", None)
+        parts.append(Part(name=name, source=make_source(description), weight=weight, hide_and_seek=hide))
+    return parts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MakeExample(grain.transforms.RandomMap):
-    """Picture to network input with a fixed number of prompts.
+class HostRows:
+    """The elements of a host: of every batch from step `start` on, the rows that are its share.
 
     Attributes:
-        size: side of the network's square in pixels.
-        prompts: phrases per picture.
-        word_len: tokens per phrase.
-        resize: a key of `geometry.RESIZES`.
+        elements: of all hosts.
+        batch_size: rows per batch, of all hosts.
+        start: step of the first batch.
+        host: number of this host.
+        hosts: how many there are; they divide the batch.
     """
 
-    size: int
-    prompts: int
-    word_len: int
-    resize: str
+    elements: grain.MapDataset
+    batch_size: int
+    start: int
+    host: int
+    hosts: int
 
-    def random_map(self, element: Triplet, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Returns `image` (s, s, 3) uint8, `tokens` (p, l) int32, `mask` (p, s, s) uint8, `valid` (p,) bool."""
-        drawn, valid = draw_phrases(element, self.prompts, rng)
-        resize = RESIZES[self.resize]
-        return {
-            "image": resize.to_square(element.image, self.size),
-            "tokens": tokenize([element.phrases[number] for number in drawn], self.word_len, warn=False),
-            "mask": np.stack([resize.mask_to_square(element.mask(number), self.size) for number in drawn]),
-            "valid": valid,
-        }
+    def __len__(self) -> int:
+        return (len(self.elements) // self.batch_size - self.start) * (self.batch_size // self.hosts)
+
+    def __getitem__(self, index: int) -> object:
+        share = self.batch_size // self.hosts
+        step, row = divmod(int(index), share)
+        return self.elements[(self.start + step) * self.batch_size + self.host * share + row]
 
 
 def training_batches(
-    source: Source,
-    example: MakeExample,
+    visits: grain.MapDataset,
+    stages: Sequence[Stage],
     *,
     batch_size: int,
-    seed: int,
     start: int,
     threads: int,
     workers: int,
+    host: int = 0,
+    hosts: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields batches without end, from step `start` on; the same batch for the same step.
 
-    Every picture comes once per epoch, in another order each time; a batch may span two epochs, so none
-    is lost at the end of one.
+    Elements are made in threads and processes and put together afterwards, in their order. A batch may span two
+    epochs, so nothing is lost or repeated at the end of one. All hosts together hold the batches that one
+    host alone would hold, in the same order of rows.
 
     Args:
-        source: where pictures come from.
-        example: makes network input of them.
-        batch_size: pictures per batch.
-        seed: of the order and of the draws.
+        visits: of pictures, without end (`Mixture.visits`).
+        stages: make network input of a visit (`transforms.make_stages`).
+        batch_size: pictures per batch, of all hosts together.
         start: step of the first batch.
         threads: that read ahead, per worker.
         workers: processes; 0 reads in this one.
+        host: number of this host.
+        hosts: how many hosts there are.
 
     Raises:
-        UserError: the source is empty.
+        UserError: the batch does not divide among the hosts.
     """
-    if not len(source):
-        raise UserError("the training data holds no picture; check input.source")
-    # The length is finite but out of reach: grain's endless datasets cannot be sliced.
-    epochs = 2**40 // len(source)
-    dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat(epochs).random_map(example)
-    dataset = dataset.batch(batch_size, drop_remainder=True)[start:]
-    iterable = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * max(threads, 1)))
+    if batch_size % hosts:
+        raise UserError(f"input.batch_size {batch_size} does not divide among {hosts} hosts; make it a multiple")
+    for stage in stages:
+        visits = visits.random_map(stage) if isinstance(stage, grain.transforms.RandomMap) else visits.map(stage)
+    rows = HostRows(elements=visits, batch_size=batch_size, start=start, host=host, hosts=hosts)
+    share = batch_size // hosts
+    # One batch ahead, however it is divided among the workers.
+    ahead = -(-share // max(workers, 1)) + 2 * threads
+    iterable = grain.MapDataset.source(rows).to_iter_dataset(
+        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+    )
     if workers:
         # grain's worker processes read absl's flags, which only absl's own main would have parsed.
         flags.FLAGS.mark_as_parsed()
-        iterable = iterable.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return iter(iterable)
+        iterable = iterable.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=-(-share // workers))
+        )
+    return iter(iterable.batch(share, drop_remainder=True))

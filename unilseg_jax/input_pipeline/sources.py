@@ -1,13 +1,52 @@
 """Prepared data sets as random-access sources of triplets, for grain."""
 
+import copy
 import os
 import re
+import sys
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, UInt16
+from rich.console import Console
+from rich.progress import track
 
 from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline.index import Index, IndexWriter, read_index, write_index
 from unilseg_jax.input_pipeline.triplet import SCHEMA_VERSION, Triplet, decode_record
 
 _VERSION = re.compile(r"(\d+)\.\d+\.\d+")
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A random access collection of pictures with masks and phrases."""
+
+    def __len__(self) -> int:
+        """Returns the number of pictures."""
+
+    def __getitem__(self, index: int) -> Triplet:
+        """Returns a picture; the same one for the same index."""
+
+
+@runtime_checkable
+class RecordSource(Protocol):
+    """A source whose records can be read without decoding them, and whose sizes are known beforehand."""
+
+    @property
+    def task(self) -> str:
+        """One of `triplet.TASKS`."""
+
+    @property
+    def samples(self) -> np.ndarray:
+        """Per record the number of objects to be learnt."""
+
+    def __len__(self) -> int:
+        """Returns the number of records."""
+
+    def record(self, index: int) -> dict:
+        """Returns a record, its picture still encoded."""
 
 
 class TripletSource:
@@ -27,10 +66,12 @@ class TripletSource:
         self.directory = Path(directory)
         self.split = split
         self._length = length
-        self._opened: object = None
+        self._rows: np.ndarray | None = None  # None: all
+        self._opened: Any = None
+        self._index: Index | None = None
 
     def __len__(self) -> int:
-        return self._length
+        return self._length if self._rows is None else len(self._rows)
 
     def __getitem__(self, index: int) -> Triplet:
         try:
@@ -41,11 +82,65 @@ class TripletSource:
     def record(self, index: int) -> dict:
         """Returns the record number `index` as it lies on disk; its picture is still encoded."""
         index = int(index)
-        if not 0 <= index < self._length:
-            raise IndexError(f"record {index} of {self._length}")
-        return self._reader()[index]
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        return self._reader()[index if self._rows is None else int(self._rows[index])]
 
-    def _reader(self) -> object:
+    def select(self, keep: Bool[np.ndarray, " n"]) -> "TripletSource":
+        """Returns the source of some of the records, in their order; nothing is read.
+
+        Args:
+            keep: for each record whether it stays.
+
+        Raises:
+            ValueError: it is not as long as the source.
+        """
+        if len(keep) != len(self):
+            raise ValueError(f"{len(keep)} choices for {len(self)} records of {self!r}")
+        chosen = copy.copy(self)
+        chosen._rows = np.flatnonzero(keep) if self._rows is None else self._rows[keep]
+        return chosen
+
+    @property
+    def index(self) -> Index:
+        """The index of the records; a set that was prepared without one is read through once, with a progress bar.
+
+        Raises:
+            UserError: it belongs to other records.
+        """
+        if self._index is None:
+            self._index = read_index(self.directory, self.split) or self._made_index()
+            if len(self._index.samples) != self._length:
+                raise UserError(
+                    f"the index of {self!r} has {len(self._index.samples)} entries for {self._length} records; prepare "
+                    "the data set again"
+                )
+        return self._index if self._rows is None else Index(*(column[self._rows] for column in self._index))
+
+    @property
+    def samples(self) -> UInt16[np.ndarray, " n"]:
+        """Per record the number of objects to be learnt."""
+        return self.index.samples
+
+    @property
+    def task(self) -> str:
+        """The task of the first record, one of `triplet.TASKS`; those of a data set have one task."""
+        return bytes(self.record(0)["task"]).decode() if len(self) else "none"
+
+    def _made_index(self) -> Index:
+        """Makes the index, and writes it beside the records if that is allowed."""
+        writer, reader = IndexWriter(), self._reader()
+        numbers = track(range(self._length), f"index of {self.split}", console=Console(file=sys.stderr))
+        for number in numbers:
+            record = reader[number]
+            writer.add({**record, "phrase_masks": np.asarray(record["phrase_masks"])})
+        try:
+            write_index(self.directory, self.split, writer.index())
+        except OSError as error:
+            print(f"the index is made anew each time, it cannot be written: {error}", file=sys.stderr)
+        return writer.index()
+
+    def _reader(self) -> Any:
         if self._opened is None:
             import tensorflow_datasets as tfds
 
@@ -55,7 +150,7 @@ class TripletSource:
         return self._opened
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_opened": None}
+        return {**self.__dict__, "_opened": None, "_index": None}
 
     def __repr__(self) -> str:
         return f"TripletSource({str(self.directory)!r}, split={self.split!r})"
