@@ -86,6 +86,7 @@ def test_a_run_leaves_everything_that_is_promised(finished):
         "model.json",
         "metrics.jsonl",
         "summary.json",
+        "leakage.json",
         "pictures",
         "checkpoints",
         "tensorboard",
