@@ -85,6 +85,15 @@ def test_pixels_that_are_not_evaluated_are_in_no_mask(raw):
     assert np.array_equal(sample.masks.sum(axis=0), label_map > 0)
 
 
+def test_picture_without_an_evaluated_class_is_a_record_without_masks(raw):
+    Image.fromarray(np.zeros((96, 128), np.uint8)).save(files(raw)[1])
+    directory = convert(raw)
+    assert skipped(directory) == []
+    assert read_report(directory)[0]["train"] == SplitCounts(pictures=PICTURES, objects=8, phrases=8)
+    sample = open_source("ade20k", data_dir=raw.parent / "out", split="train")[0]
+    assert (sample.masks.shape, sample.phrases) == ((0, 96, 128), ())
+
+
 def cut_picture(picture, label_map):
     picture.write_bytes(picture.read_bytes()[:400])
 
@@ -114,10 +123,6 @@ def reduce_zero_label(picture, label_map):
     Image.fromarray(np.asarray(Image.open(label_map)) - np.uint8(1)).save(label_map)
 
 
-def blank(picture, label_map):
-    Image.fromarray(np.zeros((96, 128), np.uint8)).save(label_map)
-
-
 def png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
@@ -138,7 +143,6 @@ def huge_header(picture, label_map):
         (change_size, "label map is 40 × 50, its picture 96 × 128"),
         (add_colours, "mode RGB"),
         (reduce_zero_label, "label 255, 0 to 150 are wanted"),
-        (blank, "no class that is evaluated"),
         (huge_header, "50000|exceeds limit"),
     ],
 )

@@ -34,10 +34,11 @@ def semantic_record(
         licence: of the record.
 
     Returns:
-        The record; a mask's category is the class's phrase, its id the label.
+        The record; a mask's category is the class's phrase, its id the label. Where no class that is evaluated
+        occurs, there is no mask.
 
     Raises:
-        UserError: a label has no name, or no class that is evaluated occurs.
+        UserError: a label has no name.
     """
     by_label = {name.label: name for name in names}
     found = Annotations(picture.height, picture.width)
@@ -51,8 +52,6 @@ def semantic_record(
             )
         phrase = by_label[label].phrase
         found.add(labels == label, [all_of(phrase)], kind="category", category=phrase, source_id=label)
-    if not found.masks:
-        raise UserError("the label map has no class that is evaluated")
     return triplet.encode_record(
         image=picture.encoded,
         image_id=image_id,
