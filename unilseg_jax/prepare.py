@@ -9,10 +9,9 @@ import contextlib
 import functools
 import io
 import os
-import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -30,6 +29,7 @@ from unilseg_jax.input_pipeline.conversion import (
     SplitCounts,
     differences,
     read_report,
+    set_aside,
 )
 from unilseg_jax.input_pipeline.engines import ENGINES
 from unilseg_jax.input_pipeline.sharded import Job, converted_shards
@@ -109,7 +109,7 @@ def convert(
     *,
     pictures: Path | None = None,
     overwrite: bool = False,
-    max_skipped: float = MAX_SKIPPED,
+    max_skipped: float | None = None,
     workers: int | None = None,
     engine: str = "local",
     shard_items: int | None = None,
@@ -124,7 +124,7 @@ def convert(
         console: where the progress is shown.
         pictures: folder of the pictures, if they are not in the raw folder.
         overwrite: convert again what is there already.
-        max_skipped: share of the set that may be broken.
+        max_skipped: share of the set that may be broken; None takes what the builder says.
         workers: processes that convert shard by shard; None converts in this process, without shards.
         engine: one of `ENGINES`, runs the workers.
         shard_items: items per shard, None takes what the builder says.
@@ -139,15 +139,7 @@ def convert(
     for left in directory.parent.glob(f"incomplete.*_{directory.name}"):
         # It may also belong to a conversion that runs now, so it is not deleted here.
         console.print(f"an interrupted conversion left {left}; delete it if none is running", soft_wrap=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress, contextlib.ExitStack() as shards:
-        bars: dict[str, TaskID] = {}
-
-        def show(part: str, done: int, total: int) -> None:
-            if part not in bars:
-                bars[part] = progress.add_task(f"{builder_class.name}/{config} {part}", total=total)
-            progress.update(bars[part], completed=done)
-
+    with _progress(console, f"{builder_class.name}/{config}") as show, contextlib.ExitStack() as shards:
         gather = None
         if workers:
             job = Job(
@@ -160,12 +152,29 @@ def convert(
             )
             on_shard = functools.partial(show, "shards")
             gather = shards.enter_context(converted_shards(job, ENGINES[engine], workers, on_shard))
-        with _set_aside(directory):
+        with set_aside(directory):
             builder = builder_class(data_dir=os.fspath(out), config=config)
             builder.conversion = Conversion(on_picture=show)
-            builder.pictures, builder.max_skipped, builder.gather = pictures, max_skipped, gather
+            builder.pictures, builder.gather = pictures, gather
+            if max_skipped is not None:
+                builder.max_skipped = max_skipped
             _run(builder, raw)
     return directory
+
+
+@contextlib.contextmanager
+def _progress(console: Console, title: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Shows a bar for each part of a conversion that is reported, as part, number done and number in all."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bars: dict[str, TaskID] = {}
+    with Progress(*columns, console=console) as progress:
+
+        def show(part: str, done: int, total: int) -> None:
+            if part not in bars:
+                bars[part] = progress.add_task(f"{title} {part}", total=total)
+            progress.update(bars[part], completed=done)
+
+        yield show
 
 
 def _run(builder: TripletBuilder, raw: Path) -> None:
@@ -181,24 +190,6 @@ def _run(builder: TripletBuilder, raw: Path) -> None:
             download_config=tfds.download.DownloadConfig(manual_dir=os.fspath(raw)),
             file_format="array_record",
         )
-
-
-@contextlib.contextmanager
-def _set_aside(directory: Path) -> Iterator[None]:
-    """Keeps a data set that is to be replaced under another name until the new one is complete."""
-    if not directory.exists():
-        yield
-        return
-    old = directory.with_name(f"{directory.name}.old")
-    if old.exists():
-        shutil.rmtree(old)
-    directory.rename(old)
-    try:
-        yield
-    except BaseException:
-        old.rename(directory)
-        raise
-    shutil.rmtree(old)
 
 
 def show_report(console: Console, title: str, directory: Path) -> None:
@@ -250,13 +241,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="CONFIG",
         help="configuration such as refcocog; may be given several times; default: all that --raw holds",
     )
-    parser.add_argument("--pictures", metavar="DIR", help="folder of the pictures, if they are not in --raw")
+    parser.add_argument("--pictures", metavar="DIR", help="folder of the pictures, if not in --raw")
     parser.add_argument(
         "--max-skipped",
         type=_share,
-        default=MAX_SKIPPED,
         metavar="SHARE",
-        help="share of the set that may be broken before the conversion is an error; default %(default)s",
+        help=f"share of the set that may be broken before the conversion is an error; default {MAX_SKIPPED}, or what "
+        "the set's builder says",
     )
     parser.add_argument(
         "--workers",

@@ -1,10 +1,12 @@
 """What every builder under `data/` keeps of a conversion: counts per split, and what it skipped and why."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from unilseg_jax.errors import UserError
@@ -170,3 +172,21 @@ def differences(counts: Mapping[str, SplitCounts], published: Mapping[str, Split
         if off:
             lines.append(f"{split}: {', '.join(off)}")
     return lines
+
+
+@contextlib.contextmanager
+def set_aside(directory: Path) -> Iterator[None]:
+    """Keeps a data set that is to be replaced under another name until the new one is complete."""
+    if not directory.exists():
+        yield
+        return
+    old = directory.with_name(f"{directory.name}.old")
+    if old.exists():
+        shutil.rmtree(old)
+    directory.rename(old)
+    try:
+        yield
+    except BaseException:
+        old.rename(directory)
+        raise
+    shutil.rmtree(old)
