@@ -63,6 +63,7 @@ def test_record_keeps_category_ids_and_source(raw):
     assert record["source"] == b"refcoco/refcoco"
     assert source[0].phrases == ("left person", "the person on the left", "right car", "the car on the right")
     assert source[0].mask_index == (0, 0, 1, 1)
+    assert source[0].phrase_ids == ("0", "1", "2", "3")
 
 
 def test_mask_is_the_union_of_polygons_that_overlap(raw):

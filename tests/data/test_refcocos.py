@@ -46,6 +46,7 @@ def test_expressions_of_one_object_share_its_mask_and_null_matches_nothing(raw):
     assert raw.source().record(1)["coco_id"] == 350001
     assert sample.mask_index == (0, 0, 1, -1)
     assert sample.phrases[-1] == "the zebra"
+    assert sample.phrase_ids == ("350001_4", "350001_5", "350001_6", "350001_7")
     assert sample.kinds == ("referring", "referring", "referring", "nothing")
     annotations = json.loads((raw.root / "raw/instances_val2017.json").read_text())["annotations"]
     wanted = [drawn_mask(entry["segmentation"]) for entry in annotations[3:5]]
@@ -61,6 +62,19 @@ def test_annotations_may_lie_where_coco_has_them(raw):
 def spoil_box(raw):
     """As for a box that was drawn by hand."""
     raw.items[2]["solution"][0] += 3
+
+
+def test_boxes_drawn_by_hand_may_be_more_than_one_in_a_hundred(tmp_path):
+    load_stand_in("refcocos").write(tmp_path / "raw", 3)
+    items = json.loads((tmp_path / "raw/refcocos_test.json").read_text())
+    items[2]["solution"][0] += 3
+    (tmp_path / "raw/refcocos_test.json").write_text(json.dumps(items))
+    arguments = ["refcocos", "--raw", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
+    prepare.main(arguments)
+    counts, _ = read_report(tmp_path / "out/refcocos/refcocos/1.0.0")
+    assert counts["test"] == SplitCounts(pictures=3, objects=5, phrases=11, skipped=1)
+    with pytest.raises(UserError, match="--max-skipped"):
+        prepare.main([*arguments, "--overwrite", "--max-skipped", "0.1"])
 
 
 def spoil_box_type(raw):

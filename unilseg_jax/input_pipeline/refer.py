@@ -208,10 +208,19 @@ class ReferBuilder(TripletBuilder, skip_registration=True):
         texts, faults = _texts(ref.sentences)
         if not texts:
             raise UserError("the ref has no sentence that says anything")
-        if not ref.targets:
-            for text in texts:
-                found.add_nothing(text)
-            return faults
+        mask_index = triplet.NOTHING
+        if ref.targets:
+            mask_index, left_out = self._add_mask(found, ref, height, width)
+            faults += left_out
+        kind = "referring" if ref.targets else "nothing"
+        found.phrases += [
+            triplet.RecordPhrase(text=text, mask_index=mask_index, kind=kind, source_id=key) for text, key in texts
+        ]
+        return faults
+
+    def _add_mask(self, found: Annotations, ref: Ref, height: int, width: int) -> tuple[int, list[str]]:
+        """Adds the union of a ref's objects, and returns its number and what of it had to be left out."""
+        faults = []
         union, categories = np.zeros((height, width), np.uint8), set()
         for key in ref.targets:
             annotation = self._annotation(key, ref.image_id)
@@ -220,15 +229,14 @@ class ReferBuilder(TripletBuilder, skip_registration=True):
             category = annotation["category_id"]
             categories.add(self.coco.categories.get(category, "") if isinstance(category, int) else "")
             faults += left_out
-        found.add(
+        number = found.add(
             union,
-            texts,
+            [],
             kind="instance",
             category=categories.pop() if len(categories) == 1 else "",
-            phrase_kind="referring",
             source_id=ref.targets[0] if len(ref.targets) == 1 else -1,
         )
-        return faults
+        return number, faults
 
     def _annotation(self, key: int, image_id: int) -> dict:
         annotation = self.annotations.get(key)
@@ -239,13 +247,14 @@ class ReferBuilder(TripletBuilder, skip_registration=True):
         return annotation
 
 
-def _texts(sentences: Sequence) -> tuple[list[str], list[str]]:
-    """Returns the sentences that say something, and the faults of the others."""
+def _texts(sentences: Sequence) -> tuple[list[tuple[str, str]], list[str]]:
+    """Returns the sentences that say something with their ids, and the faults of the others."""
     texts, faults = [], []
     for sentence in sentences:
-        text = sentence.get("sent") if isinstance(sentence, dict) else None
+        fields = sentence if isinstance(sentence, dict) else {}
+        text, key = fields.get("sent"), fields.get("sent_id")
         if triplet.has_words(text):
-            texts.append(text)
+            texts.append((text, str(key) if isinstance(key, int | str) and str(key).isascii() else ""))
         else:
             faults.append(f"the sentence {text!r} says nothing")
     return texts, faults
