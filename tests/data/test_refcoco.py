@@ -230,10 +230,7 @@ def test_pictures_may_lie_elsewhere(raw, tmp_path):
     ("arguments", "message"),
     [
         (["refcoco", "--raw", "nowhere", "--out", "out"], "no such folder: 'nowhere'"),
-        (
-            ["refcocoz", "--raw", ".", "--out", "out"],
-            "no builder for the data set 'refcocoz'; there are: .*refcoco",
-        ),
+        (["refcocoz", "--raw", ".", "--out", "out"], "no builder for the data set 'refcocoz'; there are: .*refcoco"),
         (["../refcoco", "--raw", ".", "--out", "out"], "no builder"),
         (["refcoco", "--raw", ".", "--out", "out"], "does not hold any configuration"),
         (["refcoco", "--raw", ".", "--out", "out", "--config", "refclef"], "no configuration 'refclef'"),
