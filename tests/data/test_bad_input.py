@@ -231,6 +231,15 @@ def test_entry_with_a_bad_id_is_listed_and_the_first_one_kept(raw, spoil, reason
     assert [(split.pictures, split.objects, split.phrases) for name, split in counts.items() if name] == [(1, 2, 4)] * 4
 
 
+@pytest.mark.parametrize("category", [99, None, [1], "person"])
+def test_category_that_is_not_listed_leaves_its_object_without_one(raw, category):
+    raw.instances["annotations"][0]["category_id"] = category
+    raw.save()
+    convert(raw)
+    record = open_source("refcoco", data_dir=raw.root.parent / "out", split="train").record(0)
+    assert list(record["mask_categories"]) == [b"", b"car"]
+
+
 def test_two_pictures_of_one_name_in_a_split_become_one_record(raw):
     raw.instances["images"].append(raw.instances["images"][0] | {"id": 9})
     raw.instances["annotations"].append(raw.instances["annotations"][0] | {"id": 90, "image_id": 9})
