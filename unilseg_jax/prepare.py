@@ -136,7 +136,8 @@ def convert(
     if directory.exists() and not overwrite:
         console.print(f"already prepared: {directory} (--overwrite converts it again)", soft_wrap=True)
         return directory
-    for left in directory.parent.glob(f"incomplete.*_{directory.name}"):
+    # With workers, what is unfinished is not left over: they go on with it.
+    for left in directory.parent.glob(f"incomplete.*_{directory.name}" if workers else f"*_{directory.name}"):
         # It may also belong to a conversion that runs now, so it is not deleted here.
         console.print(f"an interrupted conversion left {left}; delete it if none is running", soft_wrap=True)
     with _progress(console, f"{builder_class.name}/{config}") as show, contextlib.ExitStack() as shards:

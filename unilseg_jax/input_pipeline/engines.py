@@ -85,6 +85,8 @@ def run_ray(function: Callable[..., None], tasks: Sequence[tuple], workers: int)
     Raises:
         UserError: Ray is not installed, a worker process died, or the function raised it.
     """
+    if not tasks:
+        return
     try:
         import ray
     except ImportError:
