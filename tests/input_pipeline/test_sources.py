@@ -11,6 +11,7 @@ from pathlib import Path
 import grain
 import numpy as np
 import pytest
+from PIL import Image
 
 from unilseg_jax import prepare
 from unilseg_jax.errors import UserError
@@ -76,6 +77,31 @@ def test_grain_takes_the_source(prepared):
     source = sources.open_source("refcoco", data_dir=prepared, split="train")
     dataset = grain.MapDataset.source(source).map(lambda sample: sample.phrases[0]).repeat(2)
     assert list(dataset) == ["left person", "left person"]
+
+
+def test_records_are_those_that_the_library_reads(prepared):
+    import tensorflow_datasets as tfds
+
+    source = sources.open_source("refcoco", data_dir=prepared, split="train")
+    builder = tfds.builder_from_directory(str(source.directory))
+    wanted = builder.as_data_source(split="train", decoders={"image": tfds.decode.SkipDecoding()})[0]
+    found = source.record(0)
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_a_record_of_a_picture_alone_has_empty_lists(tmp_path):
+    (tmp_path / "raw").mkdir()
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "raw" / "one.png")
+    arguments = ["image_folder", "--raw", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
+    prepare.main(arguments)
+    (split,) = {path.name.split("-")[1].split(".")[0] for path in (tmp_path / "out").rglob("index-*.npz")}
+    source = sources.open_source("image_folder", data_dir=tmp_path / "out", split=split)
+    record = source.record(0)
+    assert (record["masks"], record["phrases"], record["mask_boxes"].shape) == ([], [], (0, 4))
+    assert source.samples.tolist() == [0]
+    assert source[0].masks.shape == (0, 40, 50)
 
 
 def test_missing_data_set_names_the_command(tmp_path):

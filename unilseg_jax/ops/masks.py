@@ -6,6 +6,7 @@ Differs: none. Run lengths are COCO's: columns first, the first run counts zeros
 import math
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from jaxtyping import Int64, UInt8
 from pycocotools import mask as coco_mask
@@ -109,7 +110,7 @@ def runs_to_mask(runs: Int64[np.ndarray, " runs"] | Sequence, height: int, width
         raise UserError(f"the run lengths cover {int(runs.sum())} pixels, {wanted}")
     values = np.zeros(runs.size, np.uint8)
     values[1::2] = 1
-    return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
+    return cv2.transpose(np.repeat(values, runs).reshape(width, height))
 
 
 def rle_to_mask(counts: bytes, height: int, width: int) -> UInt8[np.ndarray, "h w"]:
