@@ -158,7 +158,8 @@ def train(config, workdir: str) -> dict:
         )
         label = f"{name}_shuffled" if shuffled else name
         step = int(state.step)
-        writer.write(step, {f"{label}/{key}": value for key, value in results["all"].items()})
+        numbers = results["all"] | verdict.numbers(name)
+        writer.write(step, {f"{label}/{key}": value for key, value in numbers.items()})
         if examples:
             report.draw_examples(directory / "pictures" / f"{label}_{step:07d}.png", examples)
         return results
@@ -197,7 +198,8 @@ def train(config, workdir: str) -> dict:
             for name, entry in config.evals.items():
                 if entry.every and step % entry.every == 0 and step < config.steps:
                     score = evaluate(name)["all"]
-                    print(f"step {step}: {name} oIoU {score['oiou']:.4f}  mIoU {score['miou']:.4f}", flush=True)
+                    note = "  leakage=paper" if verdict.mode == "paper" else ""
+                    print(f"step {step}: {name} oIoU {score['oiou']:.4f}  mIoU {score['miou']:.4f}{note}", flush=True)
             if saves:  # after the evaluations: a run killed during one makes it again
                 checkpointer.save(state)
             progress.resume()
@@ -208,6 +210,7 @@ def train(config, workdir: str) -> dict:
     summary = {
         "steps": config.steps,
         "parameters": count,
+        **verdict.mark(),
         "training_seconds": round(train_seconds + _seconds_before(directory, first_step), 1),
         "evals": {
             name: {"honest": evaluate(name), **verdict.mark(name)}
@@ -239,11 +242,8 @@ def _parts_to_train_on(config, evaluated: dict) -> tuple:
 
     parts = make_parts(config.input.sources)
     benchmarks = evaluated | {name: make_source(entry) for name, entry in config.firewall.benchmarks.items()}
-    verdict = leakage.check(
-        {part.name: leakage.index_of(part.source) for part in parts},
-        {name: leakage.index_of(source) for name, source in benchmarks.items()},
-        config.firewall.mode,
-    )
+    trained_on = {part.name: part.source for part in parts}
+    verdict = leakage.check(leakage.indices(trained_on), leakage.indices(benchmarks), config.firewall.mode)
     kept = verdict.kept
     parts = [
         part if kept[part.name] is None else dataclasses.replace(part, source=part.source.select(kept[part.name]))

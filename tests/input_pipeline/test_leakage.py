@@ -199,16 +199,14 @@ def test_prepared_sets_are_compared_by_their_indices(prepared):
     assert leakage.overlaps(indices["refcocog"], test).tolist() == [False] * 3
 
 
-def test_drawn_scenes_are_exempt_and_a_set_without_an_index_is_refused(prepared):
+def test_drawn_scenes_are_exempt():
     assert leakage.index_of(SceneSource(num_scenes=2, seed=0, size=64)) is None
+
+
+def test_a_choice_of_records_has_their_indices(prepared):
     source = open_source("refcoco/refcocog", data_dir=prepared, split="val")
-    file = source.directory / "index-val.npz"
-    kept = file.read_bytes()
-    file.unlink()
-    with pytest.raises(UserError, match=r"no index of its records.*prepare it again"):
-        leakage.index_of(source)
-    file.write_bytes(kept)
-    assert len(leakage.index_of(source).coco_id) == 3
+    chosen = leakage.index_of(source.select(np.array([True, False, True])))
+    assert chosen.coco_id.tolist() == leakage.index_of(source).coco_id[[0, 2]].tolist()
 
 
 def test_real_samples_name_the_pictures_that_are_shared(shared_dir, tmp_path):

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline.index import Index, read_index
+from unilseg_jax.input_pipeline.index import Index
 from unilseg_jax.input_pipeline.sources import TripletSource
 
 FILE = "leakage.json"
@@ -70,6 +70,10 @@ class Verdict:
         )
         key = "leakage_dropped" if self.mode == "drop" else "leakage_trained_on"
         return {"leakage": self.mode, key: sum(counts)}
+
+    def numbers(self, benchmark: str) -> dict[str, int]:
+        """Returns what a log of numbers has beside those of a benchmark: nothing, unless they are to be marked."""
+        return {key: value for key, value in self.mark(benchmark).items() if key == "leakage_trained_on"}
 
     def show(self, console: Console) -> None:
         """Prints the matrix, training source × benchmark."""
@@ -163,14 +167,9 @@ def index_of(source: object) -> Index | None:
     """Returns the index of a source, None if its pictures are drawn on the fly and so are in no benchmark.
 
     Raises:
-        UserError: the data set was prepared without an index.
+        UserError: the index is damaged or belongs to other records.
     """
-    if not isinstance(source, TripletSource):
-        return None
-    index = read_index(source.directory, source.split)
-    if index is None or len(index.coco_id) != len(source):
-        raise UserError(f"{source!r} has no index of its records, which the leakage firewall needs; prepare it again")
-    return index
+    return source.index if isinstance(source, TripletSource) else None
 
 
 def overlaps(train: Index, benchmark: Index) -> Bool[np.ndarray, " n"]:

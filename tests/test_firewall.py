@@ -1,0 +1,100 @@
+"""The leakage firewall in a run: what is trained on, and what its numbers carry."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_run
+
+from unilseg_jax import prepare, train
+from unilseg_jax.config import dataset_source, evaluation, parse_flags, training_source
+from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline.sources import open_source
+from unilseg_jax.training.state import init_variables
+
+CONFIGS = ("refcocog", "refcocog_google")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Stand-ins: the pictures of Google's val are UMD's train, three of them; UMD's val has pictures of its own."""
+    folder = tmp_path_factory.mktemp("refcoco")
+    configs = [f"--config={name}" for name in CONFIGS]
+    prepare.main(["refcoco", "--synthetic=3", "--raw", str(folder / "raw"), "--out", str(folder / "out"), *configs])
+    return folder / "out"
+
+
+def config_of(prepared, *, benchmark, **changes):
+    """Returns a config that trains on UMD's train and test split and evaluates on Google's or UMD's val."""
+    more = {"steps": 1, "checkpoint_every": 1, "input__batch_size": 8, **changes}
+    config, _ = parse_flags(tiny_run.flags("unused", **more))
+
+    def source(name, split):
+        return dataset_source(f"refcoco/{name}", data_dir=str(prepared), split=split)
+
+    with config.unlocked():
+        config.input.sources = {
+            "umd": training_source(source("refcocog", "train")).to_dict(),
+            "other": training_source(source("refcocog", "test")).to_dict(),
+        }
+        config.evals = {"val": evaluation(source(benchmark, "val"), batch_size=8).to_dict()}
+    return config
+
+
+def test_what_is_in_a_benchmark_is_not_trained_on(prepared):
+    benchmark = open_source("refcoco/refcocog_google", data_dir=prepared, split="val")
+    benchmark = benchmark.select(np.array([True, False, True]))
+    seen = {benchmark.record(number)["coco_id"] for number in range(2)}
+    parts, verdict = train._parts_to_train_on(config_of(prepared, benchmark="refcocog"), {"val": benchmark})
+    ids = {part.name: [int(part.source.record(i)["coco_id"]) for i in range(len(part.source))] for part in parts}
+    assert {name: len(found) for name, found in ids.items()} == {"umd": 1, "other": 3}
+    assert not seen & set(ids["umd"])
+    assert verdict.mark("val") == {"leakage": "drop", "leakage_dropped": 2}
+
+
+def test_a_source_of_which_nothing_is_left_ends_the_run_before_it_starts(prepared, tmp_path):
+    with pytest.raises(UserError, match="every picture of the training source 'umd' is in a benchmark"):
+        train.train(config_of(prepared, benchmark="refcocog_google"), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def no_learning(monkeypatch):
+    """Weights of zero and steps that compute nothing; the true ones take a minute to compile."""
+
+    def init_zeros(*arguments):
+        variables = jax.eval_shape(lambda: init_variables(*arguments))
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), variables)
+
+    def make_train_step(*_, **__):
+        return lambda state, batch: (state.replace(step=state.step + 1), {"loss": 0.0, "grad_norm": 0.0})
+
+    def make_predict_step(*_):
+        return lambda variables, images, tokens: np.zeros((*tokens.shape[:2], *images.shape[1:3]), np.float32)
+
+    monkeypatch.setattr("unilseg_jax.training.state.init_variables", init_zeros)
+    monkeypatch.setattr("unilseg_jax.training.checkpoint.Checkpointer.save", lambda *_: None)
+    monkeypatch.setattr("unilseg_jax.training.step.make_train_step", make_train_step)
+    monkeypatch.setattr("unilseg_jax.training.step.make_predict_step", make_predict_step)
+
+
+@pytest.mark.usefixtures("no_learning")
+def test_a_run_that_keeps_them_is_marked_wherever_it_gives_a_number(prepared, tmp_path, capsys):
+    config = config_of(prepared, benchmark="refcocog_google", firewall__mode="paper")
+    summary = train.train(config, str(tmp_path))
+    mark = {"leakage": "paper", "leakage_trained_on": 3}
+    assert mark.items() <= summary.items()
+    assert mark.items() <= summary["evals"]["val"].items()
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    (scores,) = [line for line in lines if "val/oiou" in line]
+    assert scores["val/leakage_trained_on"] == 3
+    found = json.loads((tmp_path / "leakage.json").read_text())
+    assert found["overlaps"] == {"umd": {"val": 3}, "other": {"val": 0}}
+    assert "leakage=paper: 3 training pictures" in " ".join(capsys.readouterr().out.split())
+    config.firewall.mode = "drop"
+    config.evals.val.source.name = "refcoco/refcocog"
+    with pytest.raises(UserError, match="other training records"):
+        train.train(config, str(tmp_path))
