@@ -154,6 +154,21 @@ def test_shard_of_which_nothing_is_left_has_no_file(raw):
     assert names == [f"image_folder-val.array_record-{number:05d}-of-00003" for number in range(3)]
 
 
+@pytest.mark.usefixtures("converted")
+def test_file_system_without_links_gives_copies(raw, monkeypatch):
+    def refuse(*_):
+        raise OSError("Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert_same(convert(raw, out="one"), in_shards(raw, out="many"))
+
+
+def test_empty_list_of_tasks_starts_no_engine(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for engine in engines.ENGINES.values():
+        assert list(engine(os._exit, [], 2)) == []
+
+
 def stop_after(monkeypatch, shards):
     """Interrupts a conversion in this process after some shards."""
     convert_shard, done = sharded.convert_shard, []
