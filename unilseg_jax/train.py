@@ -239,16 +239,17 @@ def _parts_to_train_on(config, evaluated: dict) -> tuple:
     """
     from unilseg_jax.input_pipeline import leakage
     from unilseg_jax.input_pipeline.loader import make_parts, make_source
+    from unilseg_jax.input_pipeline.sources import TripletSource
 
     parts = make_parts(config.input.sources)
     benchmarks = evaluated | {name: make_source(entry) for name, entry in config.firewall.benchmarks.items()}
     trained_on = {part.name: part.source for part in parts}
     verdict = leakage.check(leakage.indices(trained_on), leakage.indices(benchmarks), config.firewall.mode)
-    kept = verdict.kept
-    parts = [
-        part if kept[part.name] is None else dataclasses.replace(part, source=part.source.select(kept[part.name]))
-        for part in parts
-    ]
+    for place, part in enumerate(parts):
+        kept = verdict.kept[part.name]
+        if kept is not None:
+            assert isinstance(part.source, TripletSource)
+            parts[place] = dataclasses.replace(part, source=part.source.select(kept))
     return parts, verdict
 
 

@@ -65,15 +65,17 @@ class Verdict:
             `leakage`, the mode, and how many training records were found in the benchmark: under
             `leakage_dropped` if they were left out, under `leakage_trained_on` if not.
         """
-        counts = (
-            self.in_any.values() if benchmark is None else (row.get(benchmark, 0) for row in self.overlaps.values())
-        )
         key = "leakage_dropped" if self.mode == "drop" else "leakage_trained_on"
-        return {"leakage": self.mode, key: sum(counts)}
+        return {"leakage": self.mode, key: self._count(benchmark)}
 
     def numbers(self, benchmark: str) -> dict[str, int]:
         """Returns what a log of numbers has beside those of a benchmark: nothing, unless they are to be marked."""
-        return {key: value for key, value in self.mark(benchmark).items() if key == "leakage_trained_on"}
+        return {"leakage_trained_on": self._count(benchmark)} if self.mode == "paper" else {}
+
+    def _count(self, benchmark: str | None) -> int:
+        if benchmark is None:
+            return sum(self.in_any.values())
+        return sum(row.get(benchmark, 0) for row in self.overlaps.values())
 
     def show(self, console: Console) -> None:
         """Prints the matrix, training source × benchmark."""
