@@ -75,9 +75,9 @@ class Conversion:
     def wrote(self, split: str, objects: int, phrases: int) -> None:
         """Counts a record."""
         counts = self.counts[split]
-        counts.pictures += 1
-        counts.objects += objects
-        counts.phrases += phrases
+        counts.pictures = (counts.pictures or 0) + 1
+        counts.objects = (counts.objects or 0) + objects
+        counts.phrases = (counts.phrases or 0) + phrases
 
     def picture_done(self, split: str) -> None:
         """Says that a picture of the source was dealt with, written or not."""
@@ -104,7 +104,7 @@ class Conversion:
         Raises:
             UserError: more than that was skipped; the data set is not written, the list is.
         """
-        sound = sum(max(counts.pictures, counts.objects) for counts in self.counts.values())
+        sound = sum(max(counts.pictures or 0, counts.objects or 0) for counts in self.counts.values())
         share = len(self.skipped) / max(sound + len(self.skipped), 1)
         if share > allowed:
             listed = directory.with_name(f"{directory.name}.{QUARANTINE_FILE}")
@@ -155,11 +155,12 @@ def read_report(directory: Path) -> tuple[dict[str, SplitCounts], dict[str, Spli
     path = Path(directory) / REPORT_FILE
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(
-            {split: SplitCounts(**counts) for split, counts in report[key].items()} for key in ("splits", "published")
+        counts, published = (
+            {split: SplitCounts(**sizes) for split, sizes in report[key].items()} for key in ("splits", "published")
         )
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"no readable report in {str(path)!r} ({error}); prepare the data set again") from None
+    return counts, published
 
 
 def differences(counts: Mapping[str, SplitCounts], published: Mapping[str, SplitCounts]) -> list[str]:
