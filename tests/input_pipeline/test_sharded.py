@@ -120,20 +120,6 @@ def test_ray_gives_the_data_set_of_one_process(raw):
     assert_same(convert(raw, out="one"), in_shards(raw, "--engine=ray", out="many"))
 
 
-@pytest.mark.slow
-def test_ray_reports_a_users_error_in_one_line():
-    pytest.importorskip("ray", reason="RAY NOT TESTED: the extra `ray` is not installed")
-    with pytest.raises(UserError, match=r"^no builder for the data set 'nothing'") as caught:
-        list(engines.run_ray(prepare.load_builder, [("nothing",)] * 3, 2))
-    assert "\n" not in str(caught.value)
-
-
-def test_missing_ray_is_one_clear_line(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"Ray is not installed; pip install 'unilseg_jax\[ray\]'"):
-        list(engines.run_ray(print, [()], 1))
-
-
 @pytest.mark.usefixtures("converted")
 def test_pictures_that_two_shards_hold_are_kept_once_as_in_one_process(tmp_path):
     raw = stand_in("sa1b", 4, tmp_path / "raw")
@@ -163,31 +149,24 @@ def test_file_system_without_links_gives_copies(raw, monkeypatch):
     assert_same(convert(raw, out="one"), in_shards(raw, out="many"))
 
 
-def test_empty_list_of_tasks_starts_no_engine(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    for engine in engines.ENGINES.values():
-        assert list(engine(os._exit, [], 2)) == []
-
-
-def stop_after(monkeypatch, shards):
-    """Interrupts a conversion in this process after some shards."""
+def interrupt(monkeypatch, raw, *options, **more):
+    """Starts a conversion that is interrupted after three shards, and returns their names."""
     convert_shard, done = sharded.convert_shard, []
 
     def stopping(*task):
-        if len(done) == shards:
+        if len(done) == 3:
             raise KeyboardInterrupt
         convert_shard(*task)
         done.append(task[2])
 
-    monkeypatch.setattr(sharded, "convert_shard", stopping)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sharded, "convert_shard", stopping)
+        in_shards(raw, *options, **more)
     return done
 
 
 def test_stopped_conversion_looks_unfinished_and_goes_on_with_the_rest(raw, converted, monkeypatch):
-    with monkeypatch.context() as patch:
-        before = stop_after(patch, 3)
-        with pytest.raises(KeyboardInterrupt):
-            in_shards(raw, out="many")
+    before = interrupt(monkeypatch, raw, out="many")
     assert [path.name for path in (raw.parent / "many/image_folder/imagenet").iterdir()] == ["unfinished_1.0.0"]
     with pytest.raises(UserError, match="no prepared data set"):
         open_source("image_folder/imagenet", data_dir=raw.parent / "many", split="train")
@@ -200,10 +179,7 @@ def test_stopped_conversion_looks_unfinished_and_goes_on_with_the_rest(raw, conv
 def test_old_data_set_stays_until_the_new_one_is_complete(raw, converted, monkeypatch):
     directory = in_shards(raw)
     kept = (directory / "conversion.json").stat().st_mtime_ns
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3)
-        with pytest.raises(KeyboardInterrupt):
-            in_shards(raw, "--overwrite")
+    interrupt(monkeypatch, raw, "--overwrite")
     assert (directory / "conversion.json").stat().st_mtime_ns == kept
     converted.clear()
     in_shards(raw, "--overwrite")
@@ -212,10 +188,7 @@ def test_old_data_set_stays_until_the_new_one_is_complete(raw, converted, monkey
 
 
 def test_damaged_shard_is_converted_again(raw, converted, monkeypatch):
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3)
-        with pytest.raises(KeyboardInterrupt):
-            in_shards(raw)
+    interrupt(monkeypatch, raw)
     work = raw.parent / "out/image_folder/imagenet/unfinished_1.0.0"
     os.truncate(work / "train-00001.array_record", 10)
     (work / "train-00002.json").write_text("{")
@@ -247,10 +220,7 @@ def test_other_raw_data_make_anew_only_what_they_change(tmp_path, converted, mon
 
 
 def test_another_raw_folder_makes_all_anew(raw, converted, monkeypatch):
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3)
-        with pytest.raises(KeyboardInterrupt):
-            in_shards(raw)
+    interrupt(monkeypatch, raw)
     other = raw.with_name("other")
     shutil.copytree(raw, other)
     converted.clear()
@@ -305,12 +275,6 @@ def test_second_conversion_at_the_same_time_is_refused(raw):
         with pytest.raises(UserError, match="another process converts into"):
             in_shards(raw)
     assert in_shards(raw).is_dir()
-
-
-def test_worker_that_dies_is_one_clear_line():
-    with pytest.raises(UserError, match=r"a worker process died.*what is finished is kept") as caught:
-        list(engines.run_local(os._exit, [(1,)], 1))
-    assert "\n" not in str(caught.value)
 
 
 def children(pid):
