@@ -135,8 +135,10 @@ def test_folder_of_another_schema_version_is_refused(prepared, tmp_path):
 
 def test_import_loads_neither_tfds_nor_tensorflow():
     code = (
-        "import sys, unilseg_jax.prepare, unilseg_jax.input_pipeline.sources; "
-        "assert not {'tensorflow', 'tensorflow_datasets', 'torch'} & set(sys.modules)"
+        "import sys, unilseg_jax.input_pipeline.loader; "
+        "assert not {'tensorflow', 'tensorflow_datasets', 'torch'} & set(sys.modules); "
+        "import unilseg_jax.prepare; "
+        "assert not {'tensorflow', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=SYNTHETIC.parents[2])
 

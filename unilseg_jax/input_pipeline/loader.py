@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
+import cv2
 import grain
 import numpy as np
 from absl import flags
@@ -79,6 +80,11 @@ class HostRows:
         return self.elements[(self.start + step) * self.batch_size + self.host * share + row]
 
 
+def _start_worker(number: int, count: int) -> None:
+    """Prepares a worker process: pictures are made in parallel, not the rows of one."""
+    cv2.setNumThreads(1)
+
+
 def training_batches(
     visits: grain.MapDataset,
     stages: Sequence[Stage],
@@ -124,6 +130,7 @@ def training_batches(
         # grain's worker processes read absl's flags, which only absl's own main would have parsed.
         flags.FLAGS.mark_as_parsed()
         iterable = iterable.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=-(-share // workers))
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=-(-share // workers)),
+            worker_init_fn=_start_worker,
         )
     return iter(iterable.batch(share, drop_remainder=True))

@@ -207,7 +207,7 @@ def make_stages(
 def decode_stored(encoded: bytes) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes a picture that was seen to decode when its record was written; see `triplet.decode_image`.
 
-    The usual JPEG goes through OpenCV, to the same pixels in a third of the time. OpenCV fills up a JPEG that is
+    The usual JPEG goes through OpenCV: the same pixels, in half the time or less. OpenCV fills up a JPEG that is
     cut short, and has its own opinion of CMYK and transparency: all such pictures go the slow way.
 
     Raises:

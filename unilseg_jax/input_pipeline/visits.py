@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int64
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.sources import RecordSource, Source
 from unilseg_jax.input_pipeline.triplet import NOTHING, Triplet
+from unilseg_jax.text.prompts import includes
 
 _ABSENT_KINDS = ("category", "part")
 _PICTURES_ASKED = 16
@@ -128,7 +129,9 @@ class ReadAbsent(grain.transforms.MapWithIndex):
         absent: list[str] = []
         for other in rng.choice(self.candidates, _PICTURES_ASKED).tolist():
             phrases = _class_phrases(self.source.record(other))
-            offered = {text for text, name in phrases if text not in own and name not in own_classes} - set(absent)
+            # Where there is a brick wall, "all wall" is not absent, although the class "wall" is.
+            held = {name for _, name in phrases if any(includes(name, own_class) for own_class in own_classes)}
+            offered = {text for text, name in phrases if text not in own and name not in held} - set(absent)
             absent += rng.permutation(sorted(offered)).tolist()
             if len(absent) >= self.prompts:
                 break
