@@ -17,7 +17,6 @@ from unilseg_jax import prepare
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import engines, sharded
 from unilseg_jax.input_pipeline.catalogue import load_stand_in
-from unilseg_jax.input_pipeline.conversion import read_report
 from unilseg_jax.input_pipeline.index import read_index
 from unilseg_jax.input_pipeline.sources import open_source
 
@@ -71,12 +70,11 @@ def listed(directory):
 
 def assert_same(one, other):
     """Compares two data sets in everything but the number of files of a split."""
-    assert {path.name for path in one.iterdir() if "array_record" not in path.name} == {
-        path.name for path in other.iterdir() if "array_record" not in path.name
-    }
+    names = [{path.name for path in folder.iterdir() if "array_record" not in path.name} for folder in (one, other)]
+    assert names[0] == names[1]
     assert (one / "conversion.json").read_text() == (other / "conversion.json").read_text()
     assert listed(one) == listed(other)
-    infos = [json.loads((directory / "dataset_info.json").read_text()) for directory in (one, other)]
+    infos = [json.loads((folder / "dataset_info.json").read_text()) for folder in (one, other)]
     for info in infos:
         for split in info["splits"]:
             split["shardLengths"] = sum(int(length) for length in split["shardLengths"])
@@ -159,9 +157,10 @@ def interrupt(monkeypatch, raw, *options, **more):
         convert_shard(*task)
         done.append(task[2])
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(sharded, "convert_shard", stopping)
-        in_shards(raw, *options, **more)
+        with pytest.raises(KeyboardInterrupt):
+            in_shards(raw, *options, **more)
     return done
 
 
@@ -234,10 +233,8 @@ def test_too_much_that_is_broken_is_an_error_and_what_is_mended_is_read_again(ra
     file.write_bytes(b"broken")
     with pytest.raises(UserError, match=r"1 of 20 entries .*1\.0\.0\.quarantine\.jsonl"):
         in_shards(raw, "--max-skipped=0", out="many")
-    assert {path.name for path in (raw.parent / "many/image_folder/imagenet").iterdir()} == {
-        "unfinished_1.0.0",
-        "1.0.0.quarantine.jsonl",
-    }
+    left = sorted(path.name for path in (raw.parent / "many/image_folder/imagenet").iterdir())
+    assert left == ["1.0.0.quarantine.jsonl", "unfinished_1.0.0"]
     file.write_bytes(sound)
     converted.clear()
     assert_same(convert(raw, out="one"), in_shards(raw, "--max-skipped=0", out="many"))
@@ -274,11 +271,6 @@ def test_second_conversion_at_the_same_time_is_refused(raw):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another process converts into"):
             in_shards(raw)
-    assert in_shards(raw).is_dir()
-
-
-def children(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_killed_conversion_leaves_no_process_and_goes_on_with_the_rest(tmp_path):
@@ -291,21 +283,18 @@ def test_killed_conversion_leaves_no_process_and_goes_on_with_the_rest(tmp_path)
     while len(list(work.glob("*.json"))) < 5:
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.005)
-    workers = children(process.pid)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.send_signal(signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + 10
     while any(Path(f"/proc/{pid}").exists() for pid in workers):
         assert time.monotonic() < deadline, "a worker process outlives the conversion"
         time.sleep(0.01)
-    finished = {
-        path.name: path.stat().st_ino for path in work.glob("*.array_record") if path.with_suffix(".json").exists()
-    }
+    finished = {path.stat().st_ino for path in work.glob("*.array_record") if path.with_suffix(".json").exists()}
     assert 5 <= len(finished) < 100
     with pytest.raises(UserError, match="no prepared data set"):
         open_source("image_folder/imagenet", data_dir=tmp_path / "out", split="train")
     many = convert(raw, "--shard-items=1", "--workers=1")
     # The finished files are those of the killed process: they were linked, not written again.
-    assert set(finished.values()) <= {path.stat().st_ino for path in many.glob("*.array_record-*")}
+    assert finished <= {path.stat().st_ino for path in many.glob("*.array_record-*")}
     assert_same(convert(raw, out="one"), many)
-    assert read_report(many)[0]["val"].pictures == 50
