@@ -12,7 +12,7 @@ from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.mixture import Mixture, Part
 from unilseg_jax.input_pipeline.scenes import SceneSource
 from unilseg_jax.input_pipeline.transforms import make_stages
-from unilseg_jax.input_pipeline.visits import Groups
+from unilseg_jax.input_pipeline.visits import Groups, ReadAbsent
 from unilseg_jax.text.tokenizer import tokenize
 
 WORDS = 14
@@ -156,6 +156,32 @@ def partly_equal():
     rng = np.random.default_rng(0)
     drawn = [sorted(rng.choice(12, 4, replace=False).tolist()) for _ in range(20)]
     return [MemoryRecords(1, drawn), MemoryRecords(2, [[20], [21]] * 5, task="referring")]
+
+
+class Walls:
+    """One picture with a brick wall and grass, one with a wall and a tree."""
+
+    task = "semantic"
+    samples = np.array([2, 2], np.uint16)
+    classes = (("brick wall", "grass"), ("wall", "tree"))
+
+    def __len__(self):
+        return 2
+
+    def record(self, index):
+        names = self.classes[index]
+        return {
+            "phrases": [f"all {name}" for name in names],
+            "phrase_masks": [0, 1],
+            "phrase_kinds": ["category"] * 2,
+            "mask_categories": list(names),
+        }
+
+
+def test_negatives_never_name_a_class_that_includes_one_of_the_picture():
+    read = ReadAbsent(source=Walls(), prompts=2, seed=0, hide=None)
+    asked = [set(read.map_with_index(number, None).absent) for number in range(2)]
+    assert asked == [{"all tree"}, {"all brick wall", "all grass"}]
 
 
 def test_negatives_never_name_a_class_that_the_picture_has():

@@ -131,6 +131,21 @@ def test_phrases_of_table_1():
     assert prompts.SALIENT == "the most salient object"
 
 
+@pytest.mark.parametrize(
+    ("name", "other", "wanted"),
+    [
+        ("wall", "wall", True),
+        ("wall", "brick wall", True),
+        ("brick wall", "wall", False),
+        ("chair", "armchair", True),
+        ("screen", "screen door", False),
+        ("", "wall", False),
+    ],
+)
+def test_a_class_includes_those_whose_names_end_in_its_own(name, other, wanted):
+    assert prompts.includes(name, other) is wanted
+
+
 @pytest.mark.parametrize("name", ["", " ", "--"])
 def test_class_name_that_says_nothing_is_refused(name):
     with pytest.raises(UserError, match="says nothing"):

@@ -79,6 +79,19 @@ def clean(name: str) -> str:
     return next((synonym for synonym in synonyms if synonym), "")
 
 
+def includes(name: str, other: str) -> bool:
+    """Whether things of a class may also be called by another class's name, going by the words alone.
+
+    English puts the kind last: "wall" includes "brick wall", and "chair" includes "armchair". That a house is a
+    building cannot be told this way.
+
+    Args:
+        name: of the wider class.
+        other: name of the class that may lie in it.
+    """
+    return bool(name) and other.endswith(name)
+
+
 def tables() -> tuple[str, ...]:
     """Returns the names of the tables of class names, sorted."""
     files = (entry.name for entry in _folder().iterdir())
