@@ -132,8 +132,8 @@ def test_an_epoch_of_all_sets_has_every_object_once(out, prompts, epochs):
 def test_shares_of_sets_of_all_tasks_are_their_weights(out):
     by_task = {part.source.task: part for part in training_parts(out)}
     parts = [dataclasses.replace(part, weight=1.0 + number) for number, part in enumerate(by_task.values())]
-    visits, count = Mixture(parts, prompts=1, seed=0).visits(), 1500
-    found = collections.Counter(bytes(visits[number].picture["task"]).decode() for number in range(count))
+    visits, count = iter(Mixture(parts, prompts=1, seed=0).visits()), 1500
+    found = collections.Counter(bytes(visit.picture["task"]).decode() for visit in itertools.islice(visits, count))
     whole = sum(part.weight for part in parts)
     for task, part in zip(by_task, parts, strict=True):
         assert found[task] / count == pytest.approx(part.weight / whole, rel=0.02), task
