@@ -7,7 +7,7 @@ from typing import NamedTuple
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import raw_files
 from unilseg_jax.input_pipeline.builder import SetConfig, TripletBuilder
-from unilseg_jax.input_pipeline.label_maps import semantic_record
+from unilseg_jax.input_pipeline.label_maps import masks_of_labels
 from unilseg_jax.text.prompts import class_names
 
 FOLDERS = {"train": "training", "val": "validation"}
@@ -75,14 +75,9 @@ class Builder(TripletBuilder):
             raise UserError("the picture has no label map of the same name")
         picture = raw_files.read_picture(item.picture)
         labels = raw_files.read_label_map(item.label_map, (picture.height, picture.width))
-        yield semantic_record(
-            picture,
-            labels,
-            class_names("ade20k"),
-            image_id=item.stem,
-            source=self.source,
-            licence=self.LICENCE,
-        )
+        names = class_names("ade20k")
+        masks = masks_of_labels(labels, [name.label for name in names])
+        yield self.class_record(picture, masks, names, image_id=item.stem, task="semantic")
 
 
 def _root(raw: Path) -> Path:

@@ -86,14 +86,8 @@ class Builder(TripletBuilder):
         for annotation, reason in faults:
             ids = {"ann_id": annotation.get("id"), "category_id": annotation.get("category_id")}
             self.conversion.skip(split, file_name, reason, **ids)
-        yield coco_format.category_record(
-            picture,
-            drawn,
-            PANOPTIC,
-            image_id=Path(file_name).stem,
-            coco_id=item.id,
-            source=self.source,
-            licence=self.LICENCE,
+        yield self.class_record(
+            picture, drawn, PANOPTIC.values(), image_id=Path(file_name).stem, task="semantic", coco_id=item.id
         )
 
 

@@ -12,6 +12,7 @@ from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import coco_format, raw_files
 from unilseg_jax.input_pipeline.builder import SetConfig, TripletBuilder
 from unilseg_jax.input_pipeline.coco_format import CocoFile, CocoPicture
+from unilseg_jax.input_pipeline.label_maps import masks_of_labels
 from unilseg_jax.text.prompts import class_names
 
 SPLITS = {"train": "train2017", "val": "val2017"}
@@ -120,7 +121,7 @@ class Builder(TripletBuilder):
             picture = raw_files.read_picture(folder / f"{stem}.jpg")
             path = self._maps[split] / item.label_map
             labels = _labels(raw_files.read_label_map(path, (picture.height, picture.width)), path)
-            drawn = {label: labels == label for label in np.unique(labels).tolist() if label}
+            drawn = masks_of_labels(labels, NAMES)
         else:
             file_name = raw_files.plain_name(item.file_name, "picture")
             stem, coco_id = Path(file_name).stem, item.id
@@ -130,9 +131,7 @@ class Builder(TripletBuilder):
             for annotation, reason in faults:
                 ids = {"ann_id": annotation.get("id"), "category_id": annotation.get("category_id")}
                 self.conversion.skip(split, file_name, reason, **ids)
-        yield coco_format.category_record(
-            picture, drawn, NAMES, image_id=stem, coco_id=coco_id, source=self.source, licence=self.LICENCE
-        )
+        yield self.class_record(picture, drawn, NAMES.values(), image_id=stem, task="semantic", coco_id=coco_id)
 
 
 def _maps(raw: Path, folder: str) -> Path | None:

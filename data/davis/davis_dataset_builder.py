@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline import raw_files, triplet
+from unilseg_jax.input_pipeline import raw_files
 from unilseg_jax.input_pipeline.builder import Annotations, SetConfig, TripletBuilder
 from unilseg_jax.text.prompts import SALIENT
 
@@ -80,16 +80,12 @@ class Builder(TripletBuilder):
             found.add(mask, [SALIENT], kind="salient")
         else:
             found.add_nothing(SALIENT, kind="salient")
-        yield triplet.encode_record(
-            image=picture.encoded,
+        yield self.record(
+            picture,
             image_id=f"{video}/{frame}",
-            height=picture.height,
-            width=picture.width,
             masks=found.masks,
             phrases=found.phrases,
             task="salient",
-            source=self.source,
-            licence=self.LICENCE,
             video=video,
             frame=frame,
         )

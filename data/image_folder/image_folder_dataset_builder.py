@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline import archives, raw_files, triplet
+from unilseg_jax.input_pipeline import archives, raw_files
 from unilseg_jax.input_pipeline.builder import SetConfig, TripletBuilder
 
 ENDINGS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
@@ -99,17 +99,7 @@ class Builder(TripletBuilder):
             picture = raw_files.check_picture(self._opened(item.archive).read(item.name))
         else:
             picture = raw_files.read_picture(self._raw / item.name)
-        yield triplet.encode_record(
-            image=picture.encoded,
-            image_id=self.item_file(item),
-            height=picture.height,
-            width=picture.width,
-            masks=(),
-            phrases=(),
-            task="none",
-            source=self.source,
-            licence=self.LICENCE,
-        )
+        yield self.record(picture, image_id=self.item_file(item), task="none")
 
     def _opened(self, name: str) -> archives.Archive:
         """Returns an archive, which stays open until another one is wanted."""

@@ -7,11 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline import raw_files, triplet
-from unilseg_jax.input_pipeline.builder import Annotations, SetConfig, TripletBuilder
+from unilseg_jax.input_pipeline import raw_files
+from unilseg_jax.input_pipeline.builder import SetConfig, TripletBuilder
+from unilseg_jax.input_pipeline.label_maps import masks_of_labels
 from unilseg_jax.text import prompts
 
 SPLITS = ("train", "val")
@@ -82,27 +81,10 @@ class Builder(TripletBuilder):
         pictures, label_maps = self._folders[split]
         picture = raw_files.read_picture(pictures / f"{name}.jpg")
         labels = raw_files.read_label_map(label_maps / f"{name}.png", (picture.height, picture.width))
-        names = {row.label: row.phrase for row in prompts.class_names("lip")}
-        found = Annotations(picture.height, picture.width)
-        for label in np.unique(labels).tolist():
-            if label == BACKGROUND:
-                continue
-            if label not in names:
-                raise UserError(f"the label map has the label {label}, 0 to {max(names)} are wanted")
-            phrase = prompts.all_of(names[label])
-            found.add(labels == label, [phrase], kind="part", category=names[label], source_id=label)
-        yield triplet.encode_record(
-            image=picture.encoded,
-            image_id=name,
-            coco_id=int(name.split("_")[0]) if _OF_COCO.fullmatch(name) else -1,
-            height=picture.height,
-            width=picture.width,
-            masks=found.masks,
-            phrases=found.phrases,
-            task="part",
-            source=self.source,
-            licence=self.LICENCE,
-        )
+        names = prompts.class_names("lip")
+        masks = masks_of_labels(labels, [row.label for row in names])
+        coco_id = int(name.split("_")[0]) if _OF_COCO.fullmatch(name) else -1
+        yield self.class_record(picture, masks, names, image_id=name, task="part", kind="part", coco_id=coco_id)
 
     def _find_pictures(self, raw: Path, split: str) -> Path:
         if self.pictures is None:

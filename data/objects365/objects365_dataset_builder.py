@@ -99,17 +99,7 @@ class Builder(TripletBuilder):
                 continue
             words = WORDING.get(category) or clean(category)
             found.append(triplet.RecordMask(counts=counts, box=inside, category=words, kind="box", source_id=number))
-        yield triplet.encode_record(
-            image=picture.encoded,
-            image_id=path.stem,
-            height=picture.height,
-            width=picture.width,
-            masks=found,
-            phrases=[],
-            task="none",
-            source=self.source,
-            licence=self.LICENCE,
-        )
+        yield self.record(picture, image_id=path.stem, masks=found, task="none")
 
 
 def _file(raw: Path, split: str) -> Path | None:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline import coco_format, raw_files, triplet
-from unilseg_jax.input_pipeline.builder import Annotations, SetConfig, TripletBuilder
+from unilseg_jax.input_pipeline import coco_format, raw_files
+from unilseg_jax.input_pipeline.builder import SetConfig, TripletBuilder
+from unilseg_jax.input_pipeline.label_maps import masks_of_labels
 from unilseg_jax.input_pipeline.raw_files import Picture
 from unilseg_jax.text import prompts
 
@@ -126,22 +126,8 @@ class Builder(TripletBuilder):
         picture: Picture,
         masks: dict[int, UInt8[np.ndarray, "h w"]] | dict[int, Bool[np.ndarray, "h w"]],
     ) -> dict:
-        found = Annotations(picture.height, picture.width)
-        names = {row.label: row.phrase for row in prompts.class_names("part_imagenet")}
-        for label, mask in masks.items():
-            phrase = prompts.all_of(names[label])
-            found.add(mask, [phrase], kind="part", category=names[label], source_id=label)
-        return triplet.encode_record(
-            image=picture.encoded,
-            image_id=image_id,
-            height=picture.height,
-            width=picture.width,
-            masks=found.masks,
-            phrases=found.phrases,
-            task="part",
-            source=self.source,
-            licence=self.LICENCE,
-        )
+        names = prompts.class_names("part_imagenet")
+        return self.class_record(picture, masks, names, image_id=image_id, task="part", kind="part")
 
     def _pair(self, home: Path, split: str) -> list[PictureFiles]:
         """Returns a split's pictures with their label maps, and lists those that have no partner."""
@@ -170,11 +156,8 @@ class Builder(TripletBuilder):
 
 def _masks_of_map(item: PictureFiles, picture: Picture) -> dict[int, Bool[np.ndarray, "h w"]]:
     labels = raw_files.read_label_map(Path(item.label_map), (picture.height, picture.width))
-    found = [label for label in np.unique(labels).tolist() if label not in (BACKGROUND, IGNORED)]
-    wrong = [label for label in found if label > BACKGROUND]
-    if wrong:
-        raise UserError(f"the label map has the label {wrong[0]}; 0 to {BACKGROUND} and {IGNORED} are wanted")
-    return {label: labels == label for label in found}
+    known = [row.label for row in prompts.class_names("part_imagenet")]
+    return masks_of_labels(labels, known, unlabelled=(BACKGROUND, IGNORED))
 
 
 def _home(raw: Path) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import raw_files
 from unilseg_jax.input_pipeline.builder import SetConfig, TripletBuilder
-from unilseg_jax.input_pipeline.label_maps import semantic_record
+from unilseg_jax.input_pipeline.label_maps import masks_of_labels
 from unilseg_jax.text.prompts import class_names
 
 from . import mat_format
@@ -74,14 +74,9 @@ class Builder(TripletBuilder):
         else:
             labels = mat_format.read_label_map(self._label_maps / f"{name}.mat", size)
             labels = mat_format.translate(labels, self._mapping)
-        yield semantic_record(
-            picture,
-            labels,
-            class_names("pascal_context59"),
-            image_id=name,
-            source=self.source,
-            licence=self.LICENCE,
-        )
+        names = class_names("pascal_context59")
+        masks = masks_of_labels(labels, [row.label for row in names])
+        yield self.class_record(picture, masks, names, image_id=name, task="semantic")
 
     def _read_mapping(self) -> dict[int, int]:
         places = (self._label_maps.parent / "labels.txt", self._label_maps / "labels.txt")

@@ -12,7 +12,6 @@ from unilseg_jax.input_pipeline.video_frames import (
     VideoConfig,
     VideoFrame,
     add_labelled,
-    frame_record,
     is_object_id,
     object_id,
 )
@@ -86,7 +85,15 @@ class Builder(TripletBuilder):
         size = (picture.height, picture.width)
         found = Annotations(*size)
         add_labelled(found, item.expressions, raw_files.read_label_map(item.below(self._masks, ".png"), size))
-        yield frame_record(item, picture, found, source=self.source, licence=self.LICENCE)
+        yield self.record(
+            picture,
+            image_id=item.image_id,
+            task="video",
+            masks=found.masks,
+            phrases=found.phrases,
+            video=item.video,
+            frame=item.frame,
+        )
 
     def _sequence(self, split: str, name: str, expressions: Mapping[str, list[Expression]]) -> list[VideoFrame]:
         """Returns the frames of a sequence; a sequence that cannot be used is listed."""

@@ -18,7 +18,6 @@ from unilseg_jax.input_pipeline.video_frames import (
     VideoFrame,
     add_expression,
     add_labelled,
-    frame_record,
 )
 
 from .meta_expressions import expressions_file, load_categories, load_videos, video_frames
@@ -108,7 +107,15 @@ class Builder(TripletBuilder):
                 add_expression(found, expression, triplet.UNKNOWN)
         else:
             self._add_ground_truth(found, item, size)
-        yield frame_record(item, picture, found, source=self.source, licence=self.LICENCE)
+        yield self.record(
+            picture,
+            image_id=item.image_id,
+            task="video",
+            masks=found.masks,
+            phrases=found.phrases,
+            video=item.video,
+            frame=item.frame,
+        )
 
     def _list_missing(self, item: VideoFrame) -> None:
         """Lists the expressions of a video that have no ground truth at all."""

@@ -140,17 +140,7 @@ class Builder(TripletBuilder):
                 self.conversion.skip(split, file, str(error), id=source_id)
         if not found:
             raise UserError("the picture has no sound mask")
-        return triplet.encode_record(
-            image=picture.encoded,
-            image_id=stem,
-            height=picture.height,
-            width=picture.width,
-            masks=found,
-            phrases=(),
-            task="none",
-            source=self.source,
-            licence=self.LICENCE,
-        )
+        return self.record(picture, image_id=stem, masks=found, task="none")
 
 
 def _folders(raw: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline import raw_files, triplet
+from unilseg_jax.input_pipeline import raw_files
 from unilseg_jax.input_pipeline.builder import Annotations, SetConfig, TripletBuilder
 from unilseg_jax.text import prompts
 
@@ -139,17 +139,7 @@ class Builder(TripletBuilder):
                 f"the mask's brightest level is {levels.max()}, of the object {OBJECT_LEVEL} to 255 is wanted; "
                 "does it hold labels instead of grey levels?"
             )
-        yield triplet.encode_record(
-            image=picture.encoded,
-            image_id=item.image_id,
-            height=picture.height,
-            width=picture.width,
-            masks=found.masks,
-            phrases=found.phrases,
-            task="salient",
-            source=self.source,
-            licence=self.LICENCE,
-        )
+        yield self.record(picture, image_id=item.image_id, masks=found.masks, phrases=found.phrases, task="salient")
 
 
 def _find(config: SalientConfig, raw: Path) -> list[tuple[str, str, PairFolders]]:

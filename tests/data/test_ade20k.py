@@ -142,7 +142,7 @@ def huge_header(picture, label_map):
         (lose_label_map, "no label map of the same name"),
         (change_size, "label map is 40 × 50, its picture 96 × 128"),
         (add_colours, "mode RGB"),
-        (reduce_zero_label, "label 255, 0 to 150 are wanted"),
+        (reduce_zero_label, "label 255; 1 to 150 are classes, 0 stands for none"),
         (huge_header, "50000|exceeds limit"),
     ],
 )

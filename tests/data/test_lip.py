@@ -179,7 +179,7 @@ def spoil_name(raw: Path):
     [
         (spoil_picture, "broken"),
         (spoil_size, "72 × 40, its picture 72 × 48"),
-        (spoil_label, "label 20, 0 to 19 are wanted"),
+        (spoil_label, "label 20; 1 to 19 are classes, 0 stands for none"),
         (spoil_colours, "mode RGB; one channel"),
         (spoil_map, "No such file"),
         (spoil_name, "plain file name"),

@@ -235,7 +235,7 @@ def spoil_no_picture(raw: Path):
     [
         (spoil_picture, "broken"),
         (spoil_map_size, "60 × 80, its picture 60 × 90"),
-        (spoil_label, "label 158; 0 to 40 and 255 are wanted"),
+        (spoil_label, "label 158; 0 to 39 are classes, 40 or 255 stands for none"),
         (spoil_map, "no label map of its stem"),
         (spoil_no_picture, "no picture of its stem"),
     ],

@@ -204,7 +204,7 @@ def no_label_map(raw):
     ("spoil", "reason"),
     [
         (cut_picture, "picture is broken"),
-        (class_too_many, "label 60, 0 to 59 are wanted"),
+        (class_too_many, "label 60; 1 to 59 are classes, 0 stands for none"),
         (no_label_map, "label map .* is not read"),
     ],
 )

@@ -18,7 +18,9 @@ from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import triplet
 from unilseg_jax.input_pipeline.conversion import Conversion, SplitCounts, image_key
 from unilseg_jax.input_pipeline.index import IndexWriter
-from unilseg_jax.ops import masks
+from unilseg_jax.input_pipeline.raw_files import Picture
+from unilseg_jax.ops.masks import mask_box, mask_to_rle
+from unilseg_jax.text.prompts import ClassName, all_of
 
 MAX_SKIPPED = 0.01
 """Share of a set that may be broken before its conversion is an error."""
@@ -109,6 +111,74 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         Raises:
             UserError: the item cannot be used; it is listed under `item_file`.
         """
+
+    def record(
+        self,
+        picture: Picture,
+        *,
+        image_id: str,
+        task: str,
+        masks: Sequence[triplet.RecordMask] = (),
+        phrases: Sequence[triplet.RecordPhrase] = (),
+        **more,
+    ) -> dict[str, object]:
+        """Makes the record of a picture.
+
+        Args:
+            picture: as it was read.
+            image_id: names the picture within its split.
+            task: one of `triplet.TASKS`.
+            masks: may be empty.
+            phrases: may be empty.
+            **more: `coco_id`, `video`, `frame`.
+
+        Raises:
+            UserError: see `triplet.encode_record`.
+        """
+        return triplet.encode_record(
+            image=picture.encoded,
+            image_id=image_id,
+            height=picture.height,
+            width=picture.width,
+            masks=masks,
+            phrases=phrases,
+            task=task,
+            source=self.source,
+            licence=self.LICENCE,
+            **more,
+        )
+
+    def class_record(
+        self,
+        picture: Picture,
+        masks: Mapping[int, UInt8[np.ndarray, "h w"] | Bool[np.ndarray, "h w"]],
+        names: Iterable[ClassName],
+        *,
+        image_id: str,
+        task: str,
+        kind: str = "category",
+        coco_id: int = -1,
+    ) -> dict[str, object]:
+        """Makes the record of a picture with one mask and the phrase "all CLASS" for each of its classes.
+
+        Args:
+            picture: as it was read.
+            masks: {0, 1}, by label; a picture may have none.
+            names: of all classes.
+            image_id: names the picture within its split.
+            task: one of `triplet.TASKS`.
+            kind: of the masks and phrases.
+            coco_id: the picture's id in COCO, -1 if it is no COCO picture.
+
+        Returns:
+            The record; a mask's category is the class's phrase, its id the label.
+        """
+        phrases, found = {name.label: name.phrase for name in names}, Annotations(picture.height, picture.width)
+        for label, mask in masks.items():
+            found.add(mask, [all_of(phrases[label])], kind=kind, category=phrases[label], source_id=label)
+        return self.record(
+            picture, image_id=image_id, task=task, masks=found.masks, phrases=found.phrases, coco_id=coco_id
+        )
 
     def item_file(self, item: Any) -> str:
         """Returns the name under which an item that cannot be used is listed."""
@@ -247,8 +317,8 @@ class Annotations:
             raise UserError("the mask has no pixel")
         self.masks.append(
             triplet.RecordMask(
-                counts=masks.mask_to_rle(mask),
-                box=masks.mask_box(mask),
+                counts=mask_to_rle(mask),
+                box=mask_box(mask),
                 category=category,
                 kind=kind,
                 score=score,

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline import raw_files, triplet
-from unilseg_jax.input_pipeline.builder import Annotations
 from unilseg_jax.input_pipeline.json_stream import list_entries
 from unilseg_jax.ops import masks
-from unilseg_jax.text.prompts import ClassName, all_of
+from unilseg_jax.text.prompts import ClassName
 
 LISTS = ("images", "annotations", "categories")
 
@@ -213,48 +211,6 @@ def category_masks(
             faults.append(({"category_id": category}, "the category has no pixel in the picture"))
             broken.add(category)
     return {category: drawn[category] for category in sorted(drawn.keys() - broken)}, faults
-
-
-def category_record(
-    picture: raw_files.Picture,
-    drawn: Mapping[int, UInt8[np.ndarray, "h w"] | Bool[np.ndarray, "h w"]],
-    names: Mapping[int, ClassName],
-    *,
-    image_id: str,
-    coco_id: int,
-    source: str,
-    licence: str,
-) -> dict[str, object]:
-    """Makes the record of a COCO picture with one mask and the phrase "all CLASS" for each of its classes.
-
-    Args:
-        picture: as it was read.
-        drawn: masks by label; a picture may have none.
-        names: of the classes, by label.
-        image_id: names the picture within its source.
-        coco_id: the picture's id.
-        source: of the record.
-        licence: of the record.
-
-    Returns:
-        The record; a mask's category is the class's phrase, its id the label.
-    """
-    found = Annotations(picture.height, picture.width)
-    for label, mask in drawn.items():
-        phrase = names[label].phrase
-        found.add(mask, [all_of(phrase)], kind="category", category=phrase, source_id=label)
-    return triplet.encode_record(
-        image=picture.encoded,
-        image_id=image_id,
-        coco_id=coco_id,
-        height=picture.height,
-        width=picture.width,
-        masks=found.masks,
-        phrases=found.phrases,
-        task="semantic",
-        source=source,
-        licence=licence,
-    )
 
 
 def _check_new(number: int, known: Collection[int]) -> None:

@@ -63,7 +63,7 @@ def draw_record(triplet: Triplet, categories: Sequence[str]) -> UInt8[np.ndarray
     order = sorted(range(len(triplet.masks)), key=lambda mask: -int(triplet.masks[mask].sum()))
     colours = {mask: colour_of(place) for place, mask in enumerate(order)}
     image, masks = _scaled(triplet.image, triplet.masks[order] > 0)
-    title = f"{triplet.image_id}: {len(masks)} masks, {len(triplet.phrases)} phrases"
+    title = f"{triplet.image_id}: masks: {len(masks)}, phrases: {len(triplet.phrases)}"
     lines = _lines(triplet, categories)
     shown = lines if len(lines) <= LINES else lines[: LINES - 1]
     notes = [NOTES.get(mask, "") for _, mask in shown]

@@ -9,7 +9,6 @@ It lies beside the records as `index-SPLIT.npz`, one entry per record in their o
 | `fingerprint` | uint64 | perceptual hash of the picture (`fingerprint`) |
 """
 
-import hashlib
 import io
 import os
 from collections.abc import Mapping
@@ -45,11 +44,6 @@ def fingerprint(encoded: bytes) -> int:
         # A JPEG is decoded at a fraction of its size, which the hash does not notice.
         picture.draft("L", (128, 128))
         return int(str(imagehash.phash(picture)), 16)
-
-
-def image_key(image_id: str) -> int:
-    """Returns 64 bits that stand for an image id: ids of millions of pictures are compared by them."""
-    return int.from_bytes(hashlib.blake2b(image_id.encode("utf-8", "surrogateescape"), digest_size=8).digest())
 
 
 def sample_count(phrase_masks: np.ndarray) -> int:

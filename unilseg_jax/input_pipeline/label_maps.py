@@ -1,65 +1,34 @@
-"""Label maps as triplets: one mask and the phrase "all CLASS" for each class of a picture."""
+"""Label maps as masks by label."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline import triplet
-from unilseg_jax.input_pipeline.builder import Annotations
-from unilseg_jax.input_pipeline.raw_files import Picture
-from unilseg_jax.text.prompts import ClassName, all_of
 
 
-def semantic_record(
-    picture: Picture,
-    labels: Int64[np.ndarray, "h w"],
-    names: Sequence[ClassName],
-    *,
-    image_id: str,
-    source: str,
-    licence: str,
-) -> dict[str, object]:
-    """Makes the record of a picture whose pixels each have one label.
-
-    A pixel that is in no mask had the label 0, "not evaluated": the label map can be told from the record.
+def masks_of_labels(
+    labels: Int64[np.ndarray, "h w"], known: Collection[int], *, unlabelled: Collection[int] = (0,)
+) -> dict[int, Bool[np.ndarray, "h w"]]:
+    """Returns the mask of each label that occurs, in the order of the labels.
 
     Args:
-        picture: as it was read.
-        labels: at the picture's size; 0, or the label of one of `names`.
-        names: of the classes that are evaluated.
-        image_id: names the picture within its source.
-        source: of the record.
-        licence: of the record.
-
-    Returns:
-        The record; a mask's category is the class's phrase, its id the label. Where no class that is evaluated
-        occurs, there is no mask.
+        labels: one per pixel.
+        known: labels of classes.
+        unlabelled: labels of pixels without a class; they are in no mask.
 
     Raises:
-        UserError: a label has no name.
+        UserError: another label occurs.
     """
-    by_label = {name.label: name for name in names}
-    found = Annotations(picture.height, picture.width)
+    masks = {}
     for label in np.unique(labels).tolist():
-        if label == 0:
+        if label in unlabelled:
             continue
-        if label not in by_label:
+        if label not in known:
             raise UserError(
-                f"the label map has the label {label}, 0 to {max(by_label)} are wanted; "
-                "take the label maps as their authors publish them"
+                f"the label map has the label {label}; {min(known)} to {max(known)} are classes, "
+                f"{' or '.join(map(str, unlabelled))} stands for none; take the label maps as their authors publish them"
             )
-        phrase = by_label[label].phrase
-        found.add(labels == label, [all_of(phrase)], kind="category", category=phrase, source_id=label)
-    return triplet.encode_record(
-        image=picture.encoded,
-        image_id=image_id,
-        height=picture.height,
-        width=picture.width,
-        masks=found.masks,
-        phrases=found.phrases,
-        task="semantic",
-        source=source,
-        licence=licence,
-    )
+        masks[label] = labels == label
+    return masks

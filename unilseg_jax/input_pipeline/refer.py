@@ -190,17 +190,13 @@ class ReferBuilder(TripletBuilder, skip_registration=True):
             except UserError as error:
                 self.conversion.skip(split, file_name, str(error), **ids)
         if found.phrases:
-            yield triplet.encode_record(
-                image=picture.encoded,
+            yield self.record(
+                picture,
                 image_id=Path(file_name).stem,
                 coco_id=item.image_id,
-                height=picture.height,
-                width=picture.width,
                 masks=found.masks,
                 phrases=found.phrases,
                 task="referring",
-                source=self.source,
-                licence=self.LICENCE,
             )
 
     def _add(self, found: Annotations, ref: Ref, height: int, width: int) -> list[str]:

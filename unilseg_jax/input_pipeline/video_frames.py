@@ -15,7 +15,6 @@ from jaxtyping import Int64
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import triplet
 from unilseg_jax.input_pipeline.builder import Annotations, SetConfig
-from unilseg_jax.input_pipeline.raw_files import Picture
 
 
 class Expression(NamedTuple):
@@ -137,24 +136,3 @@ def add_labelled(found: Annotations, expressions: Sequence[Expression], labels: 
                 else triplet.NOTHING
             )
         add_expression(found, expression, numbers[label])
-
-
-def frame_record(item: VideoFrame, picture: Picture, found: Annotations, *, source: str, licence: str) -> dict:
-    """Puts together the record of a frame.
-
-    Raises:
-        UserError: see `triplet.encode_record`.
-    """
-    return triplet.encode_record(
-        image=picture.encoded,
-        image_id=item.image_id,
-        height=picture.height,
-        width=picture.width,
-        masks=found.masks,
-        phrases=found.phrases,
-        task="video",
-        source=source,
-        licence=licence,
-        video=item.video,
-        frame=item.frame,
-    )
