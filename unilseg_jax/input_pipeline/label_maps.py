@@ -28,7 +28,7 @@ def masks_of_labels(
         if label not in known:
             raise UserError(
                 f"the label map has the label {label}; {min(known)} to {max(known)} are classes, "
-                f"{' or '.join(map(str, unlabelled))} stands for none; take the label maps as their authors publish them"
+                f"{' or '.join(map(str, unlabelled))} stands for none; take the maps as their authors publish them"
             )
         masks[label] = labels == label
     return masks
