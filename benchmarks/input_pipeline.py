@@ -34,7 +34,7 @@ import cv2
 import numpy as np
 
 HEIGHT, WIDTH, SIZE, BATCH, WORD_LEN = 480, 640, 480, 16, 22
-PICTURES, OBJECTS = 300, 3
+PICTURES, OBJECTS = 800, 3
 ALONE = "DataLoader, OpenCV, no worker"
 PEERS = {
     "DataLoader, OpenCV": "opencv",
@@ -210,8 +210,9 @@ def _cpu_seconds(process) -> float:
 
 
 def _memory(process) -> float:
-    """Returns MiB; what processes share is counted once."""
-    return sum(each.memory_full_info().pss for each in _tree(process)) / 2**20
+    """Returns MiB in memory: all of the process, and of its workers what they have for themselves."""
+    own = process.memory_info().rss
+    return (own + sum(each.memory_full_info().uss for each in process.children(recursive=True))) / 2**20
 
 
 class Side:

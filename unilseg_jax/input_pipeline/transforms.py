@@ -32,6 +32,8 @@ from unilseg_jax.text.tokenizer import tokenize
 MEAN_COLOUR = tuple(round(255 * mean) for mean in PIXEL_MEAN)
 """What a hidden patch is filled with, RGB: zero after normalisation, up to rounding."""
 
+_TO_RGB = getattr(cv2, "IMREAD_COLOR_RGB", None)  # OpenCV 4.11 and later
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shown:
@@ -214,10 +216,10 @@ def decode_stored(encoded: bytes) -> UInt8[np.ndarray, "h w 3"]:
         UserError: it is broken after all.
     """
     if _is_usual_jpeg(encoded):
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+        colour = cv2.IMREAD_COLOR if _TO_RGB is None else _TO_RGB
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), colour | cv2.IMREAD_IGNORE_ORIENTATION)
         if image is not None:
-            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image) if _TO_RGB is None else image
     return decode_image(encoded)
 
 

@@ -235,7 +235,7 @@ class DrawPhrases(grain.transforms.RandomMap):
             valid = np.arange(self.prompts) < len(element.absent)
         else:
             choices = sample_phrases(picture["phrase_masks"])
-            drawn = [int(rng.choice(choices[sample])) for sample in element.samples or ()]
+            drawn = [int(choices[sample][rng.integers(len(choices[sample]))]) for sample in element.samples or ()]
             valid = np.arange(self.prompts) < len(drawn)
             drawn = self._filled(drawn)
             phrases = [text_of(picture["phrases"][n]) for n in drawn]
