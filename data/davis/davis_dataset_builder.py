@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import raw_files
-from unilseg_jax.input_pipeline.builder import Annotations, SetConfig, TripletBuilder
+from unilseg_jax.input_pipeline.annotations import Annotations
+from unilseg_jax.input_pipeline.builder import SetConfig, TripletBuilder
 from unilseg_jax.text.prompts import SALIENT
 
 LISTS = Path("ImageSets", "480p")
@@ -79,7 +80,7 @@ class Builder(TripletBuilder):
         if mask.any():
             found.add(mask, [SALIENT], kind="salient")
         else:
-            found.add_nothing(SALIENT, kind="salient")
+            found.add_nothing(SALIENT)
         yield self.record(
             picture,
             image_id=f"{video}/{frame}",

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import raw_files, triplet
-from unilseg_jax.input_pipeline.builder import Annotations, TripletBuilder
+from unilseg_jax.input_pipeline.annotations import Annotations
+from unilseg_jax.input_pipeline.builder import TripletBuilder
 from unilseg_jax.input_pipeline.conversion import Conversion
 from unilseg_jax.input_pipeline.video_frames import (
     Expression,

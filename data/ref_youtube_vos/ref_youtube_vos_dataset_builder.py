@@ -11,7 +11,8 @@ from PIL import Image
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import raw_files, triplet
-from unilseg_jax.input_pipeline.builder import Annotations, TripletBuilder
+from unilseg_jax.input_pipeline.annotations import Annotations
+from unilseg_jax.input_pipeline.builder import TripletBuilder
 from unilseg_jax.input_pipeline.video_frames import (
     Expression,
     VideoConfig,

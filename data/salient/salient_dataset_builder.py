@@ -11,7 +11,8 @@ from pathlib import Path
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import raw_files
-from unilseg_jax.input_pipeline.builder import Annotations, SetConfig, TripletBuilder
+from unilseg_jax.input_pipeline.annotations import Annotations
+from unilseg_jax.input_pipeline.builder import SetConfig, TripletBuilder
 from unilseg_jax.text import prompts
 
 from .folders import Pair, PairFolders, find_named, find_others, pair_files

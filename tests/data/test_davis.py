@@ -99,7 +99,7 @@ def test_frame_without_foreground_matches_nothing(raw):
     directory = convert(raw)
     assert skipped(directory) == []
     sample = open_split(directory)[0]
-    assert (sample.phrases, sample.mask_index, sample.kinds) == ((SALIENT,), (NOTHING,), ("salient",))
+    assert (sample.phrases, sample.mask_index, sample.kinds) == ((SALIENT,), (NOTHING,), ("nothing",))
     # It is still a sample to learn from.
     assert read_index(directory, "val").samples.tolist() == [1, 1, 1]
 

@@ -14,7 +14,8 @@ from jaxtyping import UInt8
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import coco_format, raw_files, triplet
-from unilseg_jax.input_pipeline.builder import Annotations, TripletBuilder
+from unilseg_jax.input_pipeline.annotations import Annotations
+from unilseg_jax.input_pipeline.builder import TripletBuilder
 from unilseg_jax.input_pipeline.conversion import Conversion
 from unilseg_jax.ops import masks
 

@@ -50,8 +50,7 @@ NOTHING = -1
 UNKNOWN = -2
 # 2**26 pixels are far above every data set's pictures; what says more in its header is a decompression bomb.
 MAX_PIXELS = 1 << 26
-# JSON can name one half alone; it could not be written as UTF-8.
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can name one half alone; it could not be written as UTF-8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,8 +63,7 @@ class Triplet:
         masks: {0, 1}, at the picture's own size; masks may overlap (a part lies inside its object).
         phrases: raw texts, at least one.
         mask_index: for each phrase the index of its mask, `NOTHING` or `UNKNOWN`.
-        kinds: for each phrase the granularity it speaks of ("attribute", "category", "part", ...);
-            results are reported per kind.
+        kinds: for each phrase what it speaks of ("attribute", "category", "part", ...); results are given per kind.
         phrase_ids: for each phrase its id within the source, "" if it has none; empty if no phrase has one.
     """
 
@@ -83,8 +81,7 @@ class Triplet:
         Raises:
             UserError: what the phrase matches is unknown.
         """
-        index = self.mask_index[phrase]
-        if index == UNKNOWN:
+        if (index := self.mask_index[phrase]) == UNKNOWN:
             where = f"{self.phrases[phrase]!r} in {self.image_id!r}"
             raise UserError(f"no ground truth for {where}: it can be predicted, but neither learnt from nor scored")
         return self.masks[index] if index >= 0 else np.zeros(self.image.shape[:2], np.uint8)
@@ -182,12 +179,10 @@ def encode_record(
 ) -> dict[str, object]:
     """Puts together one record, in the form that tfds writes without TensorFlow.
 
-    The arguments are the fields of the module's table; masks and phrases may be empty (a picture that waits for
-    annotation).
+    The arguments are the fields of the module's table; a picture that waits for annotation has no masks and phrases.
 
     Raises:
-        UserError: a mask is of another size, a phrase is empty or names a box or a mask that is not there, a kind
-            or task is unknown, or a name cannot be written as UTF-8.
+        UserError: the task, a mask's size or kind, a phrase or the mask it names is wrong, or a name is not UTF-8.
     """
     if task not in TASKS:
         raise UserError(f"the task is {task!r}, one of {', '.join(TASKS)} is wanted")
@@ -200,13 +195,7 @@ def encode_record(
         pixels = int(rle_runs(mask.counts).sum())
         if pixels != height * width:
             raise UserError(f"mask {number} has {pixels} pixels, {height * width} ({height} × {width}) are wanted")
-    for phrase in phrases:
-        if not has_words(phrase.text):
-            raise UserError(f"the phrase {phrase.text!r} says nothing, a text with letters is wanted")
-        if not UNKNOWN <= phrase.mask_index < len(masks):
-            raise UserError(f"the phrase {phrase.text!r} names mask {phrase.mask_index} of {len(masks)}")
-        if phrase.mask_index >= 0 and masks[phrase.mask_index].kind == "box":
-            raise UserError(f"the phrase {phrase.text!r} names a box, a mask that was drawn is wanted")
+    _check_phrases(phrases, masks)
     return {
         "schema_version": SCHEMA_VERSION,
         "image": io.BytesIO(image),
@@ -230,6 +219,16 @@ def encode_record(
         "video": video,
         "frame": frame,
     }
+
+
+def _check_phrases(phrases: Sequence[RecordPhrase], masks: Sequence[RecordMask]) -> None:
+    for phrase in phrases:
+        if not has_words(phrase.text):
+            raise UserError(f"the phrase {phrase.text!r} says nothing, a text with letters is wanted")
+        if not UNKNOWN <= phrase.mask_index < len(masks):
+            raise UserError(f"the phrase {phrase.text!r} names mask {phrase.mask_index} of {len(masks)}")
+        if phrase.mask_index >= 0 and masks[phrase.mask_index].kind == "box":
+            raise UserError(f"the phrase {phrase.text!r} names a box, a mask that was drawn is wanted")
 
 
 def decode_image(encoded: bytes) -> UInt8[np.ndarray, "h w 3"]:
@@ -258,6 +257,13 @@ def decode_image(encoded: bytes) -> UInt8[np.ndarray, "h w 3"]:
         raise UserError(f"the picture is broken: {error}") from None
 
 
+def check_version(record: Mapping) -> None:
+    """Refuses a record of another schema version, with a `UserError`."""
+    if (version := record.get("schema_version")) != SCHEMA_VERSION:
+        wanted = f"this code reads version {SCHEMA_VERSION}; prepare the data set again with its unilseg_jax.prepare"
+        raise UserError(f"the record is of schema version {version}, {wanted}")
+
+
 def decode_record(record: Mapping) -> Triplet:
     """Decodes a record's picture and masks.
 
@@ -267,12 +273,7 @@ def decode_record(record: Mapping) -> Triplet:
     Raises:
         UserError: the record is of another schema version, or its picture or a mask is broken.
     """
-    version = int(record["schema_version"]) if "schema_version" in record else None
-    if version != SCHEMA_VERSION:
-        raise UserError(
-            f"the record is of schema version {version}, this code reads version {SCHEMA_VERSION}; "
-            "prepare the data set again with this version's unilseg_jax.prepare"
-        )
+    check_version(record)
     image = decode_image(_bytes(record["image"]))
     height, width = int(record["height"]), int(record["width"])
     if image.shape[:2] != (height, width):

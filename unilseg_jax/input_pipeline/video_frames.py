@@ -14,7 +14,8 @@ from jaxtyping import Int64
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import triplet
-from unilseg_jax.input_pipeline.builder import Annotations, SetConfig
+from unilseg_jax.input_pipeline.annotations import Annotations
+from unilseg_jax.input_pipeline.builder import SetConfig
 
 
 class Expression(NamedTuple):
