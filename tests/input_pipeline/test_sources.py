@@ -104,6 +104,19 @@ def test_a_record_of_a_picture_alone_has_empty_lists(tmp_path):
     assert source[0].masks.shape == (0, 40, 50)
 
 
+@pytest.mark.parametrize("version", [2, None])
+def test_a_record_of_another_schema_version_is_one_clear_line(version):
+    """It has none of the fields of this version."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    example = tf_example_pb2.Example()
+    example.features.feature["picture"].bytes_list.value.append(b"")
+    if version:
+        example.features.feature["schema_version"].int64_list.value.append(version)
+    with pytest.raises(UserError, match=f"the record is of schema version {version}, this code reads version 1"):
+        sources.parse_record(example.SerializeToString())
+
+
 def test_missing_data_set_names_the_command(tmp_path):
     with pytest.raises(UserError, match=r"unilseg_jax\.prepare refcoco --config refcocog --raw DIR --out") as caught:
         sources.open_source("refcoco/refcocog", data_dir=tmp_path / "nowhere", split="val")
@@ -172,6 +185,16 @@ def test_a_selection_is_a_source_of_these_records(several):
     assert len(several) == len(ids), "the whole source stays as it was"
     with pytest.raises(IndexError):
         chosen.record(len(chosen))
+
+
+def test_the_index_of_a_selection_is_made_once(several):
+    keep = np.arange(len(several)) > 0
+    for chosen in (several.select(keep), several.select(keep)):
+        assert chosen.index is chosen.index
+        assert chosen.samples.tolist() == several.samples[1:].tolist()
+        second = chosen.select(keep[:-1])
+        assert second.index is second.index
+        assert second.samples.tolist() == several.samples[2:].tolist()
 
 
 def test_selections_follow_one_another(several):

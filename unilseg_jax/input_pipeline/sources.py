@@ -14,7 +14,7 @@ from rich.progress import track
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.index import Index, IndexWriter, read_index, write_index
-from unilseg_jax.input_pipeline.triplet import SCHEMA_VERSION, Triplet, decode_record
+from unilseg_jax.input_pipeline.triplet import SCHEMA_VERSION, Triplet, check_version, decode_record
 
 _VERSION = re.compile(r"(\d+)\.\d+\.\d+")
 
@@ -68,7 +68,7 @@ class TripletSource:
         self._length = length
         self._rows: np.ndarray | None = None  # None: all
         self._opened: Any = None
-        self._index: Index | None = None
+        self._index: Index | None = None  # of the rows
 
     def __len__(self) -> int:
         return self._length if self._rows is None else len(self._rows)
@@ -99,6 +99,7 @@ class TripletSource:
             raise ValueError(f"{len(keep)} choices for {len(self)} records of {self!r}")
         chosen = copy.copy(self)
         chosen._rows = np.flatnonzero(keep) if self._rows is None else self._rows[keep]
+        chosen._index = None if self._index is None else _some(self._index, keep)
         return chosen
 
     @property
@@ -109,13 +110,14 @@ class TripletSource:
             UserError: it belongs to other records.
         """
         if self._index is None:
-            self._index = read_index(self.directory, self.split) or self._made_index()
-            if len(self._index.samples) != self._length:
+            index = read_index(self.directory, self.split) or self._made_index()
+            if len(index.samples) != self._length:
                 raise UserError(
-                    f"the index of {self!r} has {len(self._index.samples)} entries for {self._length} records; prepare "
-                    "the data set again"
+                    f"the index of {self!r} has {len(index.samples)} entries for {self._length} records; prepare the "
+                    "data set again"
                 )
-        return self._index if self._rows is None else Index(*(column[self._rows] for column in self._index))
+            self._index = index if self._rows is None else _some(index, self._rows)
+        return self._index
 
     @property
     def samples(self) -> UInt16[np.ndarray, " n"]:
@@ -156,6 +158,10 @@ class TripletSource:
         return f"TripletSource({str(self.directory)!r}, split={self.split!r})"
 
 
+def _some(index: Index, rows: np.ndarray) -> Index:
+    return Index(*(column[rows] for column in index))
+
+
 def parse_record(serialized: bytes) -> dict:
     """Reads a record as tfds wrote it.
 
@@ -166,6 +172,9 @@ def parse_record(serialized: bytes) -> dict:
 
     Returns:
         Numbers, bytes and lists of them by the names of `triplet`'s fields; `mask_boxes` is (m, 4) float32.
+
+    Raises:
+        UserError: it is of another schema version.
     """
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -175,6 +184,7 @@ def parse_record(serialized: bytes) -> dict:
         values = list(getattr(feature, kind).value) if kind else []
         # All that is there once per mask or phrase is named like it.
         record[name] = values if name.startswith(("mask", "phrase")) else values[0]
+    check_version(record)
     record["mask_boxes"] = np.array(record["mask_boxes"], np.float32).reshape(-1, 4)
     return record
 
