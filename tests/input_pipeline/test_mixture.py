@@ -184,6 +184,26 @@ def test_negatives_never_name_a_class_that_includes_one_of_the_picture():
     assert asked == [{"all tree"}, {"all brick wall", "all grass"}]
 
 
+def test_negatives_do_not_count_the_samples_of_all_pictures_each_time():
+    class Counted(MemoryRecords):
+        asked = 0
+
+        @property
+        def samples(self):
+            self.asked += 1
+            return self._samples
+
+        @samples.setter
+        def samples(self, value):
+            self._samples = value
+
+    source = Counted(1, [[1], [2], [3]])
+    read = ReadAbsent(source=source, prompts=1, seed=0, hide=None)
+    asked = source.asked
+    assert [len(read.map_with_index(number, None).absent) for number in range(20)] == [1] * 20
+    assert source.asked == asked
+
+
 def test_negatives_never_name_a_class_that_the_picture_has():
     sources = partly_equal()
     found = elements(mixture(sources, prompts=3, negatives=0.4), 600, prompts=3)

@@ -280,9 +280,11 @@ def test_a_grid_that_does_not_divide_the_picture_covers_it():
     ("score", "wish", "hides"), [(1.0, None, False), (0.9, None, True), (1.0, True, True), (0.9, False, False)]
 )
 def test_pseudo_labels_are_hidden_from_by_default(score, wish, hides):
-    record = MemoryRecords(1, [2], score=score).record(0)
-    asked = DrawPhrases(prompts=1).random_map(Visit(picture=record, samples=(0,), hide=wish), np.random.default_rng(0))
-    assert asked.hide is hides
+    """Also where nothing is to be found: hidden patches must not tell that something is."""
+    record = MemoryRecords(1, [2], nothing=1, score=score).record(0)
+    for more in ({"samples": (0,)}, {"samples": (2,)}, {"samples": (0,), "absent": ("all class z",)}):
+        visit = Visit(picture=record, hide=wish, **more)
+        assert DrawPhrases(prompts=1).random_map(visit, np.random.default_rng(0)).hide is hides
 
 
 def test_what_is_asked_for_stays_where_it_was_hidden():

@@ -31,7 +31,7 @@ class Part:
         name: its key in the table of sources.
         source: a `RecordSource`, or pictures drawn on the fly.
         weight: share of the samples, relative to those of the other parts; 0 for its natural size.
-        hide_and_seek: whether patches of its pictures are hidden; None where masks have a score below 1.
+        hide_and_seek: whether patches of its pictures are hidden; None where a mask of the record has a score below 1.
     """
 
     name: str

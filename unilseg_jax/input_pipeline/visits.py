@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import grain
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int64, UInt16
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.sources import RecordSource, Source
@@ -30,7 +30,8 @@ class Visit:
         samples: numbers of the record's samples to ask for (`sample_phrases`); None draws from all phrases, each kind
             as often as the others.
         absent: phrases for what the picture does not hold; asked instead of its samples, if there are any.
-        hide: whether patches are hidden; None where a mask that is asked for has a score below 1, as pseudo-labels do.
+        hide: whether patches are hidden; None where any mask of the record has a score below 1, as pseudo-labels
+            do: not only where such a mask is asked for, or hidden patches would tell that there is something.
     """
 
     picture: Mapping | Triplet
@@ -115,10 +116,12 @@ class ReadAbsent(grain.transforms.MapWithIndex):
     prompts: int
     seed: int
     hide: bool | None
+    counts: UInt16[np.ndarray, " r"] = dataclasses.field(init=False)
     candidates: Int64[np.ndarray, " n"] = dataclasses.field(init=False)
 
     def __post_init__(self):
-        object.__setattr__(self, "candidates", np.flatnonzero(self.source.samples))
+        object.__setattr__(self, "counts", self.source.samples)
+        object.__setattr__(self, "candidates", np.flatnonzero(self.counts))
 
     def map_with_index(self, index: int, element: object) -> Visit:
         """Returns visit number `index`."""
@@ -135,7 +138,7 @@ class ReadAbsent(grain.transforms.MapWithIndex):
             absent += rng.permutation(sorted(offered)).tolist()
             if len(absent) >= self.prompts:
                 break
-        samples = (int(rng.integers(self.source.samples[number])),)
+        samples = (int(rng.integers(self.counts[number])),)
         return Visit(picture=record, samples=samples, absent=tuple(absent[: self.prompts]), hide=self.hide)
 
 
@@ -226,7 +229,7 @@ class DrawPhrases(grain.transforms.RandomMap):
 
     def random_map(self, element: Visit, rng: np.random.Generator) -> Asked:
         """Returns the picture with its phrases."""
-        picture, scores = element.picture, ()
+        picture = element.picture
         if isinstance(picture, Triplet):
             drawn, valid = draw_phrases(picture, self.prompts, rng)
             phrases, masks = [picture.phrases[n] for n in drawn], [picture.mask_index[n] for n in drawn]
@@ -240,8 +243,9 @@ class DrawPhrases(grain.transforms.RandomMap):
             drawn = self._filled(drawn)
             phrases = [text_of(picture["phrases"][n]) for n in drawn]
             masks = [int(picture["phrase_masks"][n]) for n in drawn]
-            scores = [picture["mask_scores"][mask] for mask in masks if mask >= 0]
-        hide = any(score < 1 for score in scores) if element.hide is None else element.hide
+        hide = element.hide
+        if hide is None:
+            hide = not isinstance(picture, Triplet) and any(score < 1 for score in picture["mask_scores"])
         return Asked(picture=picture, phrases=tuple(phrases), masks=tuple(masks), valid=valid, hide=hide)
 
     def _filled(self, drawn: list | tuple) -> list:
