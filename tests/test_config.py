@@ -235,6 +235,15 @@ def test_a_run_without_a_source_is_refused():
         configs.check(configs.base_config())
 
 
+def test_a_source_needs_no_weight():
+    config = load(Path(QUICKSTART))
+    config.input.sources.plain = configs.scenes_source(num_scenes=5, seed=3, size=64)
+    configs.check(config)
+    config.input.sources.plain.weight = -1.0
+    with pytest.raises(UserError, match=r"input\.sources\.plain\.weight = -1\.0"):
+        configs.check(config)
+
+
 def test_flags_change_single_keys_of_a_source():
     config, _ = parse(
         f"--config={REFCOCO}",

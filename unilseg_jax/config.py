@@ -74,8 +74,8 @@ def training_source(source: ConfigDict, *, weight: float = 0.0, hide_and_seek: b
     Args:
         source: what is trained on.
         weight: share of the samples, relative to the other sources; 0 for all: each its natural size.
-        hide_and_seek: whether patches of its pictures are hidden; None hides them where a mask has a score below 1,
-            as pseudo-labels do.
+        hide_and_seek: whether patches of its pictures are hidden; None hides them where a mask of the record has a
+            score below 1, as pseudo-labels do.
     """
     entry = ConfigDict(source.to_dict())
     # A key without a value still has a type, so that a flag can give it one.
@@ -141,7 +141,10 @@ def check(config: ConfigDict) -> None:
         "input.workers": config.input.workers,
         "pictures": config.pictures,
     }
-    not_negative |= {f"input.sources.{name}.weight": entry.weight for name, entry in config.input.sources.items()}
+    # An entry may be a source as it is, without what `training_source` adds.
+    not_negative |= {
+        f"input.sources.{name}.weight": entry.get("weight", 0.0) for name, entry in config.input.sources.items()
+    }
     for name, entry in config.evals.items():
         at_least_one |= {f"evals.{name}.batch_size": entry.batch_size, f"evals.{name}.prompts": entry.prompts}
         not_negative |= {f"evals.{name}.every": entry.every, f"evals.{name}.max_images": entry.max_images}
