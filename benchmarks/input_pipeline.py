@@ -139,14 +139,8 @@ def torch_batches(folder: Path, *, form: str, resize: str, workers: int):
     """Yields the DataLoader's batches, made by worker processes, or by this one if there are none."""
     from torch.utils.data import DataLoader
 
-    loader = DataLoader(
-        TorchSamples(folder, resize, form),
-        batch_size=BATCH,
-        shuffle=True,
-        drop_last=True,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-    )
+    options = {"shuffle": True, "drop_last": True, "num_workers": workers, "persistent_workers": workers > 0}
+    loader = DataLoader(TorchSamples(folder, resize, form), BATCH, **options)
     while True:
         yield from loader
 
@@ -166,47 +160,37 @@ def check_equal(folder: Path) -> None:
 
 
 def worker(folder: Path, side: str) -> None:
-    """Serves one side: a job per line in, its measurement out, as JSON."""
+    """Serves one side in one table: a job per line in, its measurement out, as JSON."""
     import psutil
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not get between the answers
-    cores = os.sched_getaffinity(0)
     cv2.setNumThreads(1)  # the pictures are made in parallel, not their rows
-    iterators = {}
+    batches = None
     for line in sys.stdin:
         job = json.loads(line)
-        one = job["parallel"] == 1
-        os.sched_setaffinity(0, set(list(cores)[:1]) if one else cores)
-        key = (job["resize"], job["parallel"])
-        if key not in iterators:
-            iterators.clear()
+        if batches is None:
+            if job["parallel"] == 1:
+                os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
             if side in OURS:
-                iterators[key] = our_batches(folder, prompts=OURS[side], resize=job["resize"], parallel=job["parallel"])
+                batches = our_batches(folder, prompts=OURS[side], resize=job["resize"], parallel=job["parallel"])
             else:
                 workers = 0 if side == ALONE else job["parallel"]
-                iterators[key] = torch_batches(folder, form=PEERS[side], resize=job["resize"], workers=workers)
+                batches = torch_batches(folder, form=PEERS[side], resize=job["resize"], workers=workers)
         for _ in range(3):  # what is already in the queue
-            next(iterators[key])
+            next(batches)
         triplets, began, cpu = 0, time.perf_counter(), _cpu_seconds(psutil.Process())
         while time.perf_counter() - began < job["seconds"]:
             triplets += BATCH * OURS.get(side, 1)
-            next(iterators[key])
+            next(batches)
         seconds, cpu = time.perf_counter() - began, _cpu_seconds(psutil.Process()) - cpu
-        memory = _memory(psutil.Process())
-        print(
-            json.dumps({"rate": triplets / seconds, "cpu": 1e3 * cpu / triplets, "memory": memory}),
-            file=answers,
-            flush=True,
-        )
-
-
-def _tree(process) -> list:
-    return [process, *process.children(recursive=True)]
+        answer = {"rate": triplets / seconds, "cpu": 1e3 * cpu / triplets, "memory": _memory(psutil.Process())}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 def _cpu_seconds(process) -> float:
-    return sum(each.cpu_times().user + each.cpu_times().system for each in _tree(process))
+    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
 
 
 def _memory(process) -> float:
@@ -219,7 +203,7 @@ class Side:
     """A worker process."""
 
     def __init__(self, folder: Path, name: str):
-        command = [sys.executable, __file__, "--worker", str(folder), "--side", name]
+        command = [sys.executable, __file__, "--worker", str(folder), name]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, **job) -> dict:
@@ -293,11 +277,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=0.0, help="watch our memory for that long instead")
     parser.add_argument("--seconds", type=float, default=4.0, help="of a turn")
     parser.add_argument("--rounds", type=int, default=3, help="turns per side")
-    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--side", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        worker(arguments.worker, arguments.side)
+        worker(Path(arguments.worker[0]), arguments.worker[1])
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
