@@ -4,11 +4,13 @@ The file names an object by its box alone, so its mask is that of the COCO objec
 """
 
 from pathlib import Path
+from typing import TypeGuard
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import raw_files
 from unilseg_jax.input_pipeline.builder import SetConfig
 from unilseg_jax.input_pipeline.refer import ReferBuilder
+from unilseg_jax.ops.masks import MAX_COORDINATE
 
 ITEMS = "refcocos_test.json"
 INSTANCES = ("instances_val2017.json", "annotations/instances_val2017.json")
@@ -71,7 +73,7 @@ class Builder(ReferBuilder):
         box = ref["ann_id"]
         if box is None:
             return []
-        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, int | float) for value in box):
+        if not _is_four_coordinates(box):
             raise UserError(f"the solution is {box!r}, a box [x1, y1, x2, y2] or null is wanted")
         objects = [entry for entry in self.coco.annotations.get(ref["image_id"], []) if not entry["iscrowd"]]
         found = [entry["id"] for entry in objects if _is_box(entry["bbox"], box)]
@@ -85,9 +87,15 @@ def _image_id(item: dict) -> int:
     return int(item["file_name"].removesuffix(".jpg"))
 
 
+def _is_four_coordinates(value: object) -> TypeGuard[list[float]]:
+    if not isinstance(value, list) or len(value) != 4:
+        return False
+    return all(isinstance(number, int | float) and abs(number) <= MAX_COORDINATE for number in value)
+
+
 def _is_box(bbox: object, corners: list[float]) -> bool:
     """Whether COCO's x, y, width, height are these corners."""
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(isinstance(value, int | float) for value in bbox):
+    if not _is_four_coordinates(bbox):
         return False
     x, y, width, height = bbox
     wanted = (x, y, x + width, y + height)

@@ -194,7 +194,8 @@ def _record_mask(entry: object, height: int, width: int) -> triplet.RecordMask:
     if not isinstance(entry, dict):
         raise UserError(f"an annotation is a {type(entry).__name__}, an object is wanted")
     segmentation, score, source_id = (entry.get(key) for key in ("segmentation", "predicted_iou", "id"))
-    if not isinstance(score, int | float) or not math.isfinite(score):
+    # Not `math.isfinite`, which fails for a whole number that is too large to be made a float.
+    if not isinstance(score, int | float) or not abs(score) < math.inf:
         raise UserError(f"the predicted_iou is {score!r}, a number is wanted")
     if not isinstance(segmentation, dict) or segmentation.get("size") != [height, width]:
         size = segmentation.get("size") if isinstance(segmentation, dict) else None
@@ -209,8 +210,8 @@ def _record_mask(entry: object, height: int, width: int) -> triplet.RecordMask:
         counts=counts.encode("ascii"),
         box=_box(runs, height),
         kind="instance",
-        score=min(max(float(score), 0.0), 1.0),
-        source_id=source_id if isinstance(source_id, int) else -1,
+        score=float(min(max(score, 0), 1)),
+        source_id=source_id if isinstance(source_id, int) and abs(source_id) < 1 << 63 else -1,
     )
 
 

@@ -146,6 +146,7 @@ def run_lengths(height: int, width: int, counts: object) -> dict:
         ([[1.0, 1.0, 9.0, 9.0, 5.0]], "even count"),
         ([[1.0, 1.0, 9.0, 9.0, float("nan"), 5.0]], "no finite number"),
         ([[1.0, 1.0, 9.0, 9.0, 1e12, 5.0]], "no finite number"),
+        ([[1.0, 1.0, 9.0, 9.0, 10**400, 5.0]], "no finite number"),
         ([[500.0, 500.0, 509.0, 500.0, 505.0, 509.0]], "no pixel"),
         (["polygon"], "flat list"),
     ],

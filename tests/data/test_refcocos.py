@@ -53,6 +53,15 @@ def test_expressions_of_one_object_share_its_mask_and_null_matches_nothing(raw):
     np.testing.assert_array_equal(sample.masks, wanted)
 
 
+def test_object_whose_box_is_out_of_all_bounds_is_no_target(raw):
+    file = raw.root / "raw/instances_val2017.json"
+    content = json.loads(file.read_text())
+    content["annotations"][3]["bbox"][2] = 10**400
+    file.write_text(json.dumps(content))
+    counts, _ = read_report(raw.convert())
+    assert (counts["test"].objects, counts["test"].skipped) == (3, 1)
+
+
 def test_annotations_may_lie_where_coco_has_them(raw):
     (raw.root / "raw/annotations").mkdir()
     (raw.root / "raw/instances_val2017.json").rename(raw.root / "raw/annotations/instances_val2017.json")
@@ -79,6 +88,10 @@ def test_boxes_drawn_by_hand_may_be_more_than_one_in_a_hundred(tmp_path):
 
 def spoil_box_type(raw):
     raw.items[2]["solution"] = "left"
+
+
+def spoil_box_size(raw):
+    raw.items[2]["solution"][0] = 10**400
 
 
 def spoil_caption(raw):
@@ -110,6 +123,7 @@ def spoil_item(raw):
     [
         (spoil_box, "0 objects of COCO"),
         (spoil_box_type, "a box"),
+        (spoil_box_size, "a box"),
         (spoil_caption, "no sentence that says anything"),
         (spoil_caption_away, "normal_caption"),
         (spoil_name, "no picture of COCO"),

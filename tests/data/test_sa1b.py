@@ -80,10 +80,19 @@ def test_masks_boxes_scores_and_ids_are_those_of_the_file(raw):
 
 def test_scores_are_clipped(raw):
     content = annotation(raw)
-    for entry, score in zip(content["annotations"], (1.7, -0.2, 0.5), strict=True):
+    for entry, score in zip(content["annotations"], (10**400, -0.2, 0.5), strict=True):
         entry["predicted_iou"] = score
     write_annotation(raw, content)
     assert convert(raw)[0].record(2)["mask_scores"] == [1, 0, 0.5]
+
+
+def test_id_that_no_record_could_hold_is_left_out_of_the_mask(raw):
+    content = annotation(raw)
+    content["annotations"][1]["id"] = 10**30
+    write_annotation(raw, content)
+    source, counts, listed = convert(raw)
+    assert (counts, listed) == (SplitCounts(pictures=4, objects=12), [])
+    assert source.record(2)["mask_ids"][1] == -1
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -3,7 +3,6 @@
 Differs: none. Run lengths are COCO's: columns first, the first run counts zeros.
 """
 
-import math
 from collections.abc import Sequence
 
 import cv2
@@ -28,7 +27,8 @@ def check_polygon(polygon: object) -> None:
     """
     if not isinstance(polygon, Sequence) or isinstance(polygon, str | bytes):
         raise UserError(f"a polygon is a {type(polygon).__name__}, a flat list of numbers is wanted")
-    if not all(isinstance(v, int | float) and math.isfinite(v) and abs(v) <= MAX_COORDINATE for v in polygon):
+    # False for NaN, and exact for whole numbers that are too large to be made a float.
+    if not all(isinstance(v, int | float) and abs(v) <= MAX_COORDINATE for v in polygon):
         raise UserError("a polygon has a coordinate that is no finite number of pixels")
     if len(polygon) % 2:
         raise UserError(f"a polygon has {len(polygon)} numbers, an even count (x and y) is wanted")
