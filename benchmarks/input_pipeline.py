@@ -31,6 +31,7 @@ import time
 from pathlib import Path
 
 import cv2
+import grain
 import numpy as np
 
 HEIGHT, WIDTH, SIZE, BATCH, WORD_LEN = 480, 640, 480, 16, 22
@@ -147,16 +148,19 @@ def torch_batches(folder: Path, *, form: str, resize: str, workers: int):
 
 def check_equal(folder: Path) -> None:
     """Makes sure that all sides make the same pixels."""
-    for resize in ("letterbox", "stretch"):
-        batch = next(our_batches(folder, prompts=1, resize=resize, parallel=1))
-        for form in ("opencv", "pillow"):
-            theirs = TorchSamples(folder, resize, form)
-            pairs = {
-                (item["image"].numpy().tobytes(), item["mask"].numpy().tobytes())
-                for item in map(theirs.__getitem__, range(len(theirs)))
-            }
-            for image, mask in zip(batch["image"], batch["mask"], strict=True):
-                assert (image.tobytes(), mask[0].tobytes()) in pairs, f"{form} makes other pixels"
+    from unilseg_jax.input_pipeline.sources import open_source
+    from unilseg_jax.input_pipeline.transforms import make_stages
+    from unilseg_jax.input_pipeline.visits import Visit
+
+    source = open_source("refcoco/refcoco", data_dir=folder / "prepared", split="train")
+    for number, resize, form in itertools.product(range(OBJECTS * 8), ("letterbox", "stretch"), ("opencv", "pillow")):
+        theirs = TorchSamples(folder, resize, form)[number]
+        element = Visit(picture=source.record(number // OBJECTS), samples=(number % OBJECTS,))
+        for stage in make_stages(size=SIZE, prompts=1, word_len=WORD_LEN, resize=resize):
+            random = isinstance(stage, grain.transforms.RandomMap)
+            element = stage.random_map(element, np.random.default_rng(0)) if random else stage.map(element)
+        assert (element["image"] == theirs["image"].numpy()).all(), f"{form} makes other pictures"
+        assert (element["mask"][0] == theirs["mask"].numpy()).all(), f"{form} makes other masks"
 
 
 def worker(folder: Path, side: str) -> None:
@@ -260,7 +264,6 @@ def watch_memory(folder: Path, minutes: float) -> None:
     """Prints our memory over time."""
     import psutil
 
-    cv2.setNumThreads(1)
     batches = our_batches(folder, prompts=1, resize="letterbox", parallel=len(os.sched_getaffinity(0)))
     began, marks, count = time.perf_counter(), 10, 0
     for mark in range(marks + 1):
