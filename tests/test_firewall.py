@@ -47,7 +47,7 @@ def test_what_is_in_a_benchmark_is_not_trained_on(prepared):
     benchmark = open_source("refcoco/refcocog_google", data_dir=prepared, split="val")
     benchmark = benchmark.select(np.array([True, False, True]))
     seen = {benchmark.record(number)["coco_id"] for number in range(2)}
-    parts, verdict = train._parts_to_train_on(config_of(prepared, benchmark="refcocog"), {"val": benchmark})
+    parts, verdict, _ = train._parts_to_train_on(config_of(prepared, benchmark="refcocog"), {"val": benchmark})
     ids = {part.name: [int(part.source.record(i)["coco_id"]) for i in range(len(part.source))] for part in parts}
     assert {name: len(found) for name, found in ids.items()} == {"umd": 1, "other": 3}
     assert not seen & set(ids["umd"])
@@ -94,7 +94,47 @@ def test_a_run_that_keeps_them_is_marked_wherever_it_gives_a_number(prepared, tm
     found = json.loads((tmp_path / "leakage.json").read_text())
     assert found["overlaps"] == {"umd": {"val": 3}, "other": {"val": 0}}
     assert "leakage=paper: 3 training pictures" in " ".join(capsys.readouterr().out.split())
+    pictures = [json.loads(line) for line in (tmp_path / "leakage.jsonl").read_text().splitlines()]
+    assert [(line["source"], line["benchmark"], line["by"]) for line in pictures] == [("umd", "val", "id")] * 3
     config.firewall.mode = "drop"
     config.evals.val.source.name = "refcoco/refcocog"
+    (tmp_path / "checkpoints" / "1").mkdir()
     with pytest.raises(UserError, match="other training records"):
         train.train(config, str(tmp_path))
+
+
+@pytest.mark.usefixtures("no_learning")
+def test_weights_that_have_seen_a_benchmark_mark_the_numbers_of_the_next_run(prepared, tmp_path, monkeypatch, capsys):
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    train.train(config_of(prepared, benchmark="refcocog_google", firewall__mode="paper"), str(first))
+    monkeypatch.setattr("unilseg_jax.training.start.first_weights", lambda variables, *_, **__: (variables, {}, []))
+    config = config_of(prepared, benchmark="refcocog", init__model=first)
+    capsys.readouterr()
+    summary = train.train(config, str(second))
+    mark = {"leakage": "drop", "leakage_dropped": 0, "leakage_inherited": 3}
+    assert mark.items() <= summary.items()
+    assert mark.items() <= summary["evals"]["val"].items()
+    assert "leakage inherited" in " ".join(capsys.readouterr().out.split())
+    lines = [json.loads(line) for line in (second / "metrics.jsonl").read_text().splitlines()]
+    assert [line["val/leakage_inherited"] for line in lines if "val/oiou" in line] == [3]
+    found = json.loads((second / "leakage.json").read_text())["init"]
+    assert (found["model"], found["leakage"], found["trained_on"]) == (str(first), "paper", 3)
+    config.init.model = str(second)
+    assert train.train(config, str(third))["leakage_inherited"] == 3
+
+
+@pytest.mark.usefixtures("no_learning")
+def test_a_run_that_failed_before_its_first_step_may_start_with_other_records(prepared, tmp_path):
+    config = config_of(prepared, benchmark="refcocog", firewall__mode="paper")
+
+    def fail(*_, **__):
+        raise UserError("no weights")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unilseg_jax.training.start.first_weights", fail)
+        with pytest.raises(UserError, match="no weights"):
+            train.train(config, str(tmp_path))
+    assert json.loads((tmp_path / "leakage.json").read_text())["mode"] == "paper"
+    config.firewall.mode = "drop"
+    train.train(config, str(tmp_path))
+    assert json.loads((tmp_path / "leakage.json").read_text())["mode"] == "drop"

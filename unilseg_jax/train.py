@@ -44,7 +44,7 @@ def train(config, workdir: str) -> dict:
 
     from unilseg_jax.evaluation import report
     from unilseg_jax.evaluation.evaluator import Evaluator, ShuffledPhrases
-    from unilseg_jax.input_pipeline import transforms
+    from unilseg_jax.input_pipeline import leakage_files, transforms
     from unilseg_jax.input_pipeline.loader import make_source, training_batches
     from unilseg_jax.input_pipeline.mixture import Mixture
     from unilseg_jax.models.unilseg import UniLSeg
@@ -75,7 +75,8 @@ def train(config, workdir: str) -> dict:
         )
         for name, entry in config.evals.items()
     }
-    parts, verdict = _parts_to_train_on(config, {name: each.source for name, each in evaluators.items()})
+    of_first_weights = leakage_files.of_first_weights(config.init.model)
+    parts, verdict, sources = _parts_to_train_on(config, {name: each.source for name, each in evaluators.items()})
     mixture = Mixture(parts, prompts=config.input.prompts, seed=config.seed, negatives=config.input.negatives)
     stages = transforms.make_stages(
         size=config.input.size,
@@ -108,8 +109,8 @@ def train(config, workdir: str) -> dict:
     )
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        verdict.write(directory)
         checkpointer = Checkpointer(directory, config.checkpoints_kept)
+        verdict = leakage_files.write(verdict, directory, sources, init=of_first_weights, goes_on=checkpointer.started)
     except OSError as error:
         raise UserError(f"cannot write to --workdir {workdir!r}: {error.strerror}; name another directory") from error
     whole = sharding.replicated(mesh)
@@ -198,8 +199,8 @@ def train(config, workdir: str) -> dict:
             for name, entry in config.evals.items():
                 if entry.every and step % entry.every == 0 and step < config.steps:
                     score = evaluate(name)["all"]
-                    note = "  leakage=paper" if verdict.mode == "paper" else ""
-                    print(f"step {step}: {name} oIoU {score['oiou']:.4f}  mIoU {score['miou']:.4f}{note}", flush=True)
+                    found = f"oIoU {score['oiou']:.4f}  mIoU {score['miou']:.4f}{verdict.note()}"
+                    print(f"step {step}: {name} {found}", flush=True)
             if saves:  # after the evaluations: a run killed during one makes it again
                 checkpointer.save(state)
             progress.resume()
@@ -235,7 +236,7 @@ def _parts_to_train_on(config, evaluated: dict) -> tuple:
         evaluated: the sources of the evaluations by name.
 
     Returns:
-        The parts of the mixture and the firewall's verdict.
+        The parts of the mixture, the firewall's verdict, and the whole sources by name.
     """
     from unilseg_jax.input_pipeline import leakage
     from unilseg_jax.input_pipeline.loader import make_parts, make_source
@@ -250,7 +251,7 @@ def _parts_to_train_on(config, evaluated: dict) -> tuple:
         if kept is not None:
             assert isinstance(part.source, TripletSource)
             parts[place] = dataclasses.replace(part, source=part.source.select(kept))
-    return parts, verdict
+    return parts, verdict, trained_on
 
 
 def _check_directory(directory: Path, config) -> None:

@@ -1,6 +1,8 @@
 """The leakage firewall: what counts as the same picture, what is dropped, and what is marked."""
 
+import dataclasses
 import io
+import json
 import time
 
 import numpy as np
@@ -10,7 +12,7 @@ from rich.console import Console
 
 from unilseg_jax import prepare
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline import leakage
+from unilseg_jax.input_pipeline import leakage, leakage_files
 from unilseg_jax.input_pipeline.index import Index, fingerprint
 from unilseg_jax.input_pipeline.scenes import SceneSource
 from unilseg_jax.input_pipeline.sources import open_source
@@ -141,6 +143,22 @@ def test_a_source_of_which_nothing_is_left_is_an_error():
         leakage.check({"stuff": index([2])}, {"val": index([2]), "test": index([5])})
 
 
+def test_a_source_of_which_nothing_to_be_learnt_is_left_is_an_error():
+    train = index([1, 2, 3])._replace(samples=np.array([0, 4, 0], np.uint16))
+    with pytest.raises(UserError, match=r"every picture with a phrase to be learnt of the training source 'stuff'"):
+        leakage.check({"stuff": train}, {"val": index([2])})
+    # The mixture says that there was nothing before.
+    assert leakage.check({"stuff": train._replace(samples=train.samples * 0)}, {"val": index([2])}).mark()
+
+
+def test_what_the_first_weights_bring_along_marks_every_number():
+    verdict = dataclasses.replace(leakage.check({"stuff": index([1])}, {"val": index([2])}), inherited=5)
+    assert verdict.mark("val") == {"leakage": "drop", "leakage_dropped": 0, "leakage_inherited": 5}
+    assert verdict.numbers("val") == {"leakage_inherited": 5}
+    assert "leakage inherited" in verdict.note()
+    assert "trained on 5 pictures of benchmarks" in shown(verdict)
+
+
 def shown(verdict):
     console = Console(file=io.StringIO(), width=200)
     verdict.show(console)
@@ -161,22 +179,6 @@ def test_the_matrix_is_printed():
     assert "drawn" in text.splitlines()[5]
     assert "paper" in shown(leakage.check({"stuff": index([1])}, {"val": index([2])}, "paper"))
     assert "nothing to compare" in shown(leakage.check({"scenes": None}, {"val": index([2])}))
-
-
-def test_a_run_goes_on_only_with_the_same_records(tmp_path):
-    train = index([1, 2, 3])
-    first = leakage.check({"stuff": train}, {"val": index([2])})
-    first.write(tmp_path)
-    content = (tmp_path / "leakage.json").read_bytes()
-    # A further benchmark that takes nothing away changes nothing.
-    leakage.check({"stuff": train}, {"val": index([2]), "test": index([7])}).write(tmp_path)
-    with pytest.raises(UserError, match="other training records"):
-        leakage.check({"stuff": train}, {"val": index([3])}).write(tmp_path)
-    with pytest.raises(UserError, match="other training records"):
-        leakage.check({"stuff": train}, {"val": index([2])}, "paper").write(tmp_path)
-    (tmp_path / "leakage.json").write_bytes(content[:40])
-    with pytest.raises(UserError, match="damaged"):
-        first.write(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +230,15 @@ def test_real_samples_name_the_pictures_that_are_shared(shared_dir, tmp_path):
     assert held_out == {"refcoco:val": 1, "refcoco:testA": 0, "refcoco:testB": 3, "refcocog:val": 0, "refcocog:test": 3}
     shared = np.flatnonzero(leakage.overlaps(index_of_train, benchmarks["refcoco:val"])).tolist()
     assert [train.record(number)["image_id"] for number in shared] == [b"000000520199"]
+    leakage_files.write(verdict, tmp_path, {"coco": train})
+    lines = [json.loads(line) for line in (tmp_path / "leakage.jsonl").read_text().splitlines()]
+    assert len({line["image_id"] for line in lines}) == 47
+    assert all(int(line["image_id"]) == line["coco_id"] for line in lines)
+    assert {line["by"] for line in lines} == {"id"}
     # The hashes alone find the same pictures as the ids.
     without_ids = index_of_train._replace(coco_id=np.full(len(train), -1))
-    assert leakage.check({"coco": without_ids}, benchmarks).kept["coco"].tolist() == verdict.kept["coco"].tolist()
+    by_looks = leakage.check({"coco": without_ids}, benchmarks)
+    assert by_looks.kept["coco"].tolist() == verdict.kept["coco"].tolist()
+    found = list(leakage_files.pictures(by_looks, {"coco": train}))
+    assert [line["image_id"] for line in found] == [line["image_id"] for line in lines]
+    assert {line["by"] for line in found} == {"looks"}

@@ -32,6 +32,8 @@ def print_summary(summary: dict) -> None:
         title = f"{name} after {summary['steps']} steps, {summary['training_seconds']:.0f} s of training"
         if results.get("leakage") == "paper":
             title += f"; leakage=paper: {results['leakage_trained_on']} training pictures are in it"
+        if "leakage_inherited" in results:
+            title += f"; leakage inherited: first weights saw {results['leakage_inherited']} pictures of benchmarks"
         table = Table(title=title)
         table.add_column("phrases")
         columns = ["count", "oIoU", "mIoU", "P@0.5", "P@0.9", "empty"]

@@ -16,9 +16,8 @@ compared. Pictures that are alike within one set do not matter here.
 import dataclasses
 import hashlib
 import itertools
-import json
 from collections.abc import Mapping
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
@@ -29,13 +28,26 @@ from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.index import Index
 from unilseg_jax.input_pipeline.sources import TripletSource
 
-FILE = "leakage.json"
 MODES = ("drop", "paper")
 DISTANCE = 4  # bits
 # Half of the 64 coefficients lie above their median. Pictures without structure have equal ones and set at most 5 bits;
 # a few ties may also happen in others.
 LEAST_BITS = 28
 ROWS, PAIRS = 1 << 20, 1 << 22  # compared at a time
+
+
+class Matches(NamedTuple):
+    """The training records that are in a benchmark, m of them.
+
+    Attributes:
+        rows: their numbers in the source.
+        coco_id: as in the index.
+        same_id: whether the COCO id tells it; if not, the hash alone.
+    """
+
+    rows: Int64[np.ndarray, " m"]
+    coco_id: Int64[np.ndarray, " m"]
+    same_id: Bool[np.ndarray, " m"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,14 +58,26 @@ class Verdict:
         mode: one of `MODES`.
         kept: for each training source the records that may be trained on; None for a source without an index
             (scenes), all of it may.
-        overlaps: for each training source the number of its records that are in each benchmark.
-        in_any: for each training source the number of its records that are in any benchmark.
+        matches: for each training source with an index its records that are in each benchmark.
+        in_any: for each of these sources the number of its records that are in any benchmark.
+        records: digest of all records of these sources and of the choice among them.
+        inherited: number of records of benchmarks that the first weights were trained on in a run that kept them;
+            None if nothing of the kind is known.
     """
 
     mode: str
     kept: dict[str, Bool[np.ndarray, " _n"] | None]
-    overlaps: dict[str, dict[str, int]]
+    matches: dict[str, dict[str, Matches]]
     in_any: dict[str, int]
+    records: str
+    inherited: int | None = None
+
+    @property
+    def overlaps(self) -> dict[str, dict[str, int]]:
+        """For each training source the number of its records that are in each benchmark."""
+        return {
+            name: {other: len(found.rows) for other, found in matches.items()} for name, matches in self.matches.items()
+        }
 
     def mark(self, benchmark: str | None = None) -> dict[str, object]:
         """Returns what is written beside every number of the run.
@@ -63,14 +87,25 @@ class Verdict:
 
         Returns:
             `leakage`, the mode, and how many training records were found in the benchmark: under
-            `leakage_dropped` if they were left out, under `leakage_trained_on` if not.
+            `leakage_dropped` if they were left out, under `leakage_trained_on` if not; and `leakage_inherited`, how
+            many the first weights were trained on, if such are known. An earlier run names its benchmarks as it
+            likes, so these are those of all its benchmarks.
         """
         key = "leakage_dropped" if self.mode == "drop" else "leakage_trained_on"
-        return {"leakage": self.mode, key: self._count(benchmark)}
+        return {"leakage": self.mode, key: self._count(benchmark), **self._handed_down()}
 
     def numbers(self, benchmark: str) -> dict[str, int]:
         """Returns what a log of numbers has beside those of a benchmark: nothing, unless they are to be marked."""
-        return {"leakage_trained_on": self._count(benchmark)} if self.mode == "paper" else {}
+        own = {"leakage_trained_on": self._count(benchmark)} if self.mode == "paper" else {}
+        return own | self._handed_down()
+
+    def note(self) -> str:
+        """Returns what a printed number has beside it: nothing, unless it is to be marked."""
+        words = ["leakage=paper"] * (self.mode == "paper") + ["leakage inherited"] * (self.inherited is not None)
+        return "".join(f"  {word}" for word in words)
+
+    def _handed_down(self) -> dict[str, int]:
+        return {} if self.inherited is None else {"leakage_inherited": self.inherited}
 
     def _count(self, benchmark: str | None) -> int:
         if benchmark is None:
@@ -79,7 +114,11 @@ class Verdict:
 
     def show(self, console: Console) -> None:
         """Prints the matrix, training source × benchmark."""
-        benchmarks = list(next(iter(self.overlaps.values()), {}))
+        if self.inherited is not None:
+            said = f"first weights: trained on {self.inherited:,} pictures of benchmarks, leakage inherited"
+            console.print(said, highlight=False)
+        overlaps = self.overlaps
+        benchmarks = list(next(iter(overlaps.values()), {}))
         if not benchmarks:
             console.print("leakage firewall: nothing to compare (drawn scenes are in no benchmark)", highlight=False)
             return
@@ -89,40 +128,10 @@ class Verdict:
         for heading in (*benchmarks, "in any", "pictures"):
             table.add_column(heading, justify="right")
         for name, kept in self.kept.items():
-            counts = () if kept is None else (*self.overlaps[name].values(), self.in_any[name], len(kept))
+            counts = () if kept is None else (*overlaps[name].values(), self.in_any[name], len(kept))
             cells = [f"{count:,}" for count in counts] or [*("-" for _ in benchmarks), "-", "drawn"]
             table.add_row(name, *cells)
         console.print(table)
-
-    def write(self, directory: Path) -> None:
-        """Writes what was found as `leakage.json`; a run that goes on must train on the same records.
-
-        Args:
-            directory: of the run.
-
-        Raises:
-            UserError: the run there was started with another choice of records.
-        """
-        digest = hashlib.sha256()
-        for name, kept in self.kept.items():
-            digest.update(f"{name} {None if kept is None else len(kept)}\n".encode())
-            digest.update(b"" if kept is None else np.packbits(kept).tobytes())
-        path = Path(directory) / FILE
-        now = {"mode": self.mode, "overlaps": self.overlaps, "in_any": self.in_any, "records": digest.hexdigest()}
-        if path.exists():
-            try:
-                before = json.loads(path.read_text(encoding="utf-8"))
-                same = [before[key] for key in ("mode", "records")] == [now[key] for key in ("mode", "records")]
-            except (ValueError, LookupError, TypeError) as error:
-                raise UserError(f"{str(path)!r} is damaged ({error}); name another workdir") from None
-            if not same:
-                raise UserError(
-                    f"{str(path)!r} says that this run was started with other training records; give the same sources, "
-                    "benchmarks and config.firewall.mode, or name another workdir"
-                )
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
 
 
 def check(sources: Mapping[str, Index | None], benchmarks: Mapping[str, Index | None], mode: str = "drop") -> Verdict:
@@ -135,29 +144,44 @@ def check(sources: Mapping[str, Index | None], benchmarks: Mapping[str, Index | 
             number of the run carries the mark.
 
     Raises:
-        UserError: the mode is unknown, or nothing would be left of a source.
+        UserError: the mode is unknown, or nothing that can be learnt would be left of a source.
     """
     if mode not in MODES:
         raise UserError(f"config.firewall.mode = {mode!r} must be one of {', '.join(MODES)}")
-    kept, overlap, in_any = {}, {}, {}
+    kept, matches, in_any, digest = {}, {}, {}, hashlib.sha256()
     for name, train in sources.items():
+        digest.update(f"{name} {None if train is None else len(train.coco_id)}\n".encode())
         if train is None:
             kept[name] = None
             continue
-        found = {other: overlaps(train, index) for other, index in benchmarks.items() if index is not None}
+        matches[name] = {other: _matches(train, index) for other, index in benchmarks.items() if index is not None}
         any_of_them = np.zeros(len(train.coco_id), bool)
-        for matches in found.values():
-            any_of_them |= matches
-        if mode == "drop" and len(any_of_them) and any_of_them.all():
-            where = ", ".join(other for other, matches in found.items() if matches.any())
-            raise UserError(
-                f"every picture of the training source {name!r} is in a benchmark ({where}); train on another split, "
-                "take the benchmark out, or set config.firewall.mode=paper"
-            )
+        for found in matches[name].values():
+            any_of_them[found.rows] = True
+        if mode == "drop":
+            _refuse_nothing_left(name, train, any_of_them, matches[name])
         kept[name] = ~any_of_them if mode == "drop" else np.ones_like(any_of_them)
-        overlap[name] = {other: int(matches.sum()) for other, matches in found.items()}
         in_any[name] = int(any_of_them.sum())
-    return Verdict(mode=mode, kept=kept, overlaps=overlap, in_any=in_any)
+        for column in (np.packbits(kept[name]), *train):
+            digest.update(column.tobytes())
+    return Verdict(mode=mode, kept=kept, matches=matches, in_any=in_any, records=digest.hexdigest())
+
+
+def _refuse_nothing_left(
+    name: str, train: Index, dropped: Bool[np.ndarray, " n"], matches: Mapping[str, Matches]
+) -> None:
+    """Refuses a source of which everything, or everything that can be learnt, would be left out."""
+    learnable = train.samples > 0
+    if not dropped.any() or not dropped[learnable].all():
+        return
+    if not learnable.any() and not dropped.all():
+        return  # there was nothing to learn before; the mixture says it
+    where = ", ".join(other for other, found in matches.items() if len(found.rows))
+    which = "every picture" if dropped.all() else "every picture with a phrase to be learnt"
+    raise UserError(
+        f"{which} of the training source {name!r} is in a benchmark ({where}); train on another split, take the "
+        "benchmark out, or set config.firewall.mode=paper"
+    )
 
 
 def indices(sources: Mapping[str, object]) -> dict[str, Index | None]:
@@ -181,9 +205,16 @@ def overlaps(train: Index, benchmark: Index) -> Bool[np.ndarray, " n"]:
         train: n records.
         benchmark: any number of records.
     """
+    found = np.zeros(len(train.coco_id), bool)
+    found[_matches(train, benchmark).rows] = True
+    return found
+
+
+def _matches(train: Index, benchmark: Index) -> Matches:
     known = benchmark.coco_id[benchmark.coco_id >= 0]
     same_id = (train.coco_id >= 0) & np.isin(train.coco_id, known)
-    return same_id | alike(train.fingerprint, benchmark.fingerprint)
+    rows = np.flatnonzero(same_id | alike(train.fingerprint, benchmark.fingerprint))
+    return Matches(rows, train.coco_id[rows], same_id[rows])
 
 
 def alike(

@@ -65,6 +65,11 @@ class Checkpointer:
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         self._manager = ocp.CheckpointManager((Path(directory) / CHECKPOINTS).absolute(), options=options)
 
+    @property
+    def started(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self._manager.latest_step() is not None
+
     def save(self, state: TrainState) -> None:
         """Starts to write `state` under its step; returns while the disk still works."""
         step = int(state.step)
