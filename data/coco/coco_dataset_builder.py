@@ -84,8 +84,7 @@ class Builder(TripletBuilder):
         else:
             raise UserError("the picture has no panoptic annotation")
         for annotation, reason in faults:
-            ids = {"ann_id": annotation.get("id"), "category_id": annotation.get("category_id")}
-            self.conversion.skip(split, file_name, reason, **ids)
+            self.conversion.skip(split, file_name, reason, ann_id=annotation["id"])
         yield self.class_record(
             picture, drawn, PANOPTIC.values(), image_id=Path(file_name).stem, task="semantic", coco_id=item.id
         )

@@ -129,8 +129,7 @@ class Builder(TripletBuilder):
             annotations = self._files[split].annotations.get(item.id, [])
             drawn, faults = coco_format.category_masks(annotations, picture.height, picture.width)
             for annotation, reason in faults:
-                ids = {"ann_id": annotation.get("id"), "category_id": annotation.get("category_id")}
-                self.conversion.skip(split, file_name, reason, **ids)
+                self.conversion.skip(split, file_name, reason, ann_id=annotation["id"])
         yield self.class_record(picture, drawn, NAMES.values(), image_id=stem, task="semantic", coco_id=coco_id)
 
 

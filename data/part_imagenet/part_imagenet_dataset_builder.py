@@ -110,14 +110,15 @@ class Builder(TripletBuilder):
         known = []
         for annotation in file.annotations.get(image_id, ()):
             category = annotation["category_id"]
-            if isinstance(category, int) and category in names:
+            # `category_masks` refuses a picture with a category that is no number.
+            if not isinstance(category, int) or category in names:
                 known.append(annotation)
             else:
-                reason = f"the category {category!r} is none of PartImageNet's parts"
+                reason = f"the category {category} is none of PartImageNet's parts"
                 self.conversion.skip(split, path.name, reason, id=annotation["id"])
         drawn, faults = coco_format.category_masks(known, picture.height, picture.width)
         for annotation, reason in faults:
-            self.conversion.skip(split, path.name, reason, id=annotation.get("id"))
+            self.conversion.skip(split, path.name, reason, id=annotation["id"])
         return self._record(path.stem, picture, {names[category].label: mask for category, mask in drawn.items()})
 
     def _record(

@@ -192,25 +192,37 @@ def test_bad_entry_is_listed_and_the_rest_converted(raw, spoil, reason):
 
 
 @pytest.mark.parametrize(
-    ("segmentation", "reason"),
+    ("field", "value", "reason"),
     [
-        ({"size": [96, 128], "counts": [5, 5]}, "10 pixels"),
-        ({"size": [96, 127], "counts": [96 * 127]}, "[96, 128] is wanted"),
-        ([[1, 2, 3, 4, 5, 6, 7]], "even count"),
-        ("x", "polygons or run lengths"),
-        (None, "polygons or run lengths"),
+        ("segmentation", {"size": [96, 128], "counts": [5, 5]}, "10 pixels"),
+        ("segmentation", {"size": [96, 127], "counts": [96 * 127]}, "[96, 128] is wanted"),
+        ("segmentation", [[1, 2, 3, 4, 5, 6, 7]], "even count"),
+        ("segmentation", [[1, 2, 3, 4, 5, 10**400]], "no finite number"),
+        ("segmentation", "x", "polygons or run lengths"),
+        ("segmentation", None, "polygons or run lengths"),
+        ("category_id", [1], "category_id is [1]"),
     ],
 )
-def test_category_with_a_broken_object_is_left_out_of_its_picture(raw, segmentation, reason):
-    """The objects 0 and 1 share a category: what is left of it would not be all of it."""
-    content = change(raw, "instances", lambda content: content["annotations"][0].update(segmentation=segmentation))
+def test_picture_with_an_object_that_cannot_be_drawn_is_left_out(raw, field, value, reason):
+    """Without its category the picture would pass for one that does not show it, and be asked for it in vain."""
+    change(raw, "instances", lambda content: content["annotations"][0].update({field: value}))
     directory = convert(raw, "instances")
     (entry,) = skipped(directory)
+    assert entry["file"] == f"{FIRST}.jpg"
+    assert entry["reason"].startswith("the annotation 900: ")
     assert reason in entry["reason"]
-    assert entry["ann_id"] == 900
-    sample = opened(raw, "instances")[0]
-    assert len(sample.phrases) == 2
-    assert f"all {NAMES[content['annotations'][0]['category_id']]}" not in sample.phrases
+    assert opened(raw, "instances")[0].image_id != FIRST
+    assert read_report(directory)[0]["train"] == SplitCounts(pictures=1, objects=3, phrases=3, skipped=1)
+
+
+@pytest.mark.parametrize("polygon", [[1, 1, 9, 9], [900, 900, 909, 900, 905, 909]])
+def test_picture_with_a_category_of_no_pixel_is_left_out(raw, polygon):
+    """The object 2 is the only one of its category."""
+    change(raw, "instances", lambda content: content["annotations"][2].update(segmentation=[polygon]))
+    directory = convert(raw, "instances")
+    (entry,) = skipped(directory)
+    assert "no pixel in the picture" in entry["reason"]
+    assert read_report(directory)[0]["train"] == SplitCounts(pictures=1, objects=3, phrases=3, skipped=1)
 
 
 def test_polygon_without_area_is_listed_and_its_category_kept(raw):

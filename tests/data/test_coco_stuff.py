@@ -170,24 +170,37 @@ def test_json_of_stuff_gives_stuff_without_the_rest(raw):
         assert np.array_equal(sample.mask(number), values == (156 if phrase == "all sky" else 123))
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"category_id": 1}, "category 1 is unknown"),
-        ({"segmentation": {"size": [96, 128], "counts": "~~"}}, "not a compressed COCO string"),
-        ({"segmentation": {"size": [96, 128], "counts": "0"}}, "0 pixels"),
-        ({"segmentation": {"size": [95, 128], "counts": "0"}}, "96, 128"),
-    ],
-)
-def test_bad_annotation_of_stuff_is_listed_and_the_others_kept(raw, change, reason):
+def convert_changed(raw, **change) -> tuple[dict, SplitCounts]:
+    """Changes an annotation of stuff, and returns the one thing that is listed and the counts."""
     file = raw / "annotations" / "stuff_train2017.json"
     content = json.loads(file.read_text())
     content["annotations"][0].update(change)
     file.write_text(json.dumps(content))
     directory = convert(raw, "stuff_json")
     (entry,) = skipped(directory)
+    return entry, read_report(directory)[0]["train"]
+
+
+def test_annotation_of_another_class_is_listed_and_the_others_kept(raw):
+    entry, counts = convert_changed(raw, category_id=1)
+    assert "category 1 is unknown" in entry["reason"]
+    assert counts == SplitCounts(pictures=2, objects=3, phrases=3, skipped=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"category_id": [1]}, "category_id is [1]"),
+        ({"segmentation": {"size": [96, 128], "counts": "~~"}}, "not a compressed COCO string"),
+        ({"segmentation": {"size": [96, 128], "counts": "0"}}, "0 pixels"),
+        ({"segmentation": {"size": [95, 128], "counts": "0"}}, "96, 128"),
+    ],
+)
+def test_picture_with_stuff_that_cannot_be_drawn_is_left_out(raw, change, reason):
+    entry, counts = convert_changed(raw, **change)
     assert reason in entry["reason"]
-    assert read_report(directory)[0]["train"] == SplitCounts(pictures=2, objects=3, phrases=3, skipped=1)
+    assert entry["file"] == f"{ORIGINAL}.jpg"
+    assert counts == SplitCounts(pictures=1, objects=2, phrases=2, skipped=1)
 
 
 def test_found_configurations_are_those_with_files(raw):

@@ -280,25 +280,41 @@ def spoil_annotation_id(content: dict):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason", "left"),
+    ("spoil", "reason"),
     [
-        (spoil_polygon, "fewer than 3 points", "all quadruped head"),
-        (spoil_half_a_part, "7 numbers", "all quadruped body"),
-        (spoil_category, "category 40 is none", "all quadruped head"),
-        (spoil_category_type, "category [1] is none", "all quadruped head"),
-        (spoil_run_lengths, "10 pixels, 5400", "all quadruped head"),
-        (spoil_picture_id, "picture 99 is not listed", "all quadruped head"),
-        (spoil_annotation_id, "twice", "all quadruped head"),
+        (spoil_category, "category 40 is none"),
+        (spoil_picture_id, "picture 99 is not listed"),
+        (spoil_annotation_id, "twice"),
     ],
 )
-def test_bad_annotation_is_listed_and_takes_its_part_with_it(raw, spoil, reason, left):
+def test_annotation_that_belongs_to_no_part_is_listed_and_the_others_kept(raw, spoil, reason):
     content, save = edit(raw)
     spoil(content)
     save()
     directory = convert(raw, "coco")
     assert read_report(directory)[0]["train"] == SplitCounts(pictures=COUNT, objects=5, phrases=5, skipped=1)
-    assert samples(directory)[0].phrases == (left,)
+    assert samples(directory)[0].phrases == ("all quadruped head",)
     (entry,) = skipped(directory)
+    assert reason in entry["reason"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (spoil_polygon, "no pixel in the picture"),
+        (spoil_half_a_part, "7 numbers"),
+        (spoil_category_type, "category_id is [1]"),
+        (spoil_run_lengths, "10 pixels, 5400"),
+    ],
+)
+def test_picture_with_a_part_that_cannot_be_drawn_is_left_out(raw, spoil, reason):
+    content, save = edit(raw)
+    spoil(content)
+    save()
+    directory = convert(raw, "coco")
+    assert read_report(directory)[0]["train"] == SplitCounts(pictures=COUNT - 1, objects=4, phrases=4, skipped=1)
+    (entry,) = skipped(directory)
+    assert entry["file"] == "image 0"
     assert reason in entry["reason"]
 
 

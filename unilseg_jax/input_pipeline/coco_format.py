@@ -149,6 +149,8 @@ def whole(entry: object, field: str) -> int:
 def check_categories(file: CocoFile, names: Mapping[int, ClassName], passed_over: Collection[int] = ()) -> None:
     """Takes the annotations of categories without a name out of a file's, and adds them to its faults.
 
+    Where the category is no number at all, the annotation stays for `category_masks`, which refuses it.
+
     Args:
         file: is changed.
         names: of the categories that are wanted, by id.
@@ -163,13 +165,14 @@ def check_categories(file: CocoFile, names: Mapping[int, ClassName], passed_over
                 f"category {number} of the annotation file is {found!r}, {names[number].native!r} is wanted"
             )
     for image_id, annotations in file.annotations.items():
-        unknown = [entry for entry in annotations if entry["category_id"] not in names]
-        if unknown:
-            file.annotations[image_id] = [entry for entry in annotations if entry["category_id"] in names]
-        for entry in unknown:
-            if entry["category_id"] not in passed_over:
-                reason = f"the category {entry['category_id']!r} is unknown"
-                file.faults.append(Fault("annotations", entry.get("id"), reason))
+        kept = []
+        for entry in annotations:
+            category = entry["category_id"]
+            if not isinstance(category, int) or category in names:
+                kept.append(entry)
+            elif category not in passed_over:
+                file.faults.append(Fault("annotations", entry.get("id"), f"the category {category} is unknown"))
+        file.annotations[image_id] = kept
 
 
 def category_masks(
@@ -177,40 +180,42 @@ def category_masks(
 ) -> tuple[dict[int, UInt8[np.ndarray, "h w"]], list[tuple[dict, str]]]:
     """Draws one mask per category: the union of its annotations, crowds with them.
 
-    A category with a broken annotation gets no mask, since what is left would not be all of it. A polygon of
-    fewer than 3 points has no area, so a category is complete without it.
+    A polygon of fewer than 3 points has no area, so a category is complete without it, if anything else is left.
 
     Args:
-        annotations: of a picture, with `category_id` and `segmentation`.
+        annotations: of a picture, with `id`, `category_id` and `segmentation`.
         height: of the picture, in pixels.
         width: of the picture, in pixels.
 
     Returns:
-        The masks by category id, in the order of the ids, and the annotations that are wrong, with what is.
+        The masks by category id, in the order of the ids, and the annotations that have such a polygon, with the
+        reason.
+
+    Raises:
+        UserError: a category cannot be drawn, or not all of it. The picture cannot be used then: without the mask
+            it would pass for one in which the category is absent.
     """
     drawn: dict[int, np.ndarray] = {}
     faults: list[tuple[dict, str]] = []
-    broken: set[int] = set()
     for annotation in annotations:
-        category, segmentation = annotation["category_id"], annotation["segmentation"]
-        if isinstance(segmentation, list):
-            shaped = [part for part in segmentation if not isinstance(part, list) or len(part) >= 6]
-            if len(shaped) < len(segmentation):
-                faults.append((annotation, "a polygon has fewer than 3 points; it is left out"))
-            if segmentation and not shaped:
-                continue
-            segmentation = shaped
+        segmentation = annotation["segmentation"]
+        polygons = segmentation if isinstance(segmentation, list) else []
+        shaped = [polygon for polygon in polygons if not isinstance(polygon, list) or len(polygon) >= 6]
+        if len(shaped) < len(polygons):
+            faults.append((annotation, "a polygon has fewer than 3 points; it is left out"))
         try:
-            mask = masks.segmentation_to_mask(segmentation, height, width)
-            drawn[category] = drawn[category] | mask if category in drawn else mask
+            category = whole(annotation, "category_id")
+            if polygons and not shaped:
+                mask = np.zeros((height, width), np.uint8)
+            else:
+                mask = masks.segmentation_to_mask(shaped or segmentation, height, width)
         except UserError as error:
-            faults.append((annotation, f"{error}; its category is left out of the picture"))
-            broken.add(category)
-    for category in sorted(drawn.keys() - broken):
+            raise UserError(f"the annotation {annotation.get('id')}: {error}") from None
+        drawn[category] = drawn[category] | mask if category in drawn else mask
+    for category in sorted(drawn):
         if not drawn[category].any():
-            faults.append(({"category_id": category}, "the category has no pixel in the picture"))
-            broken.add(category)
-    return {category: drawn[category] for category in sorted(drawn.keys() - broken)}, faults
+            raise UserError(f"the category {category} has no pixel in the picture")
+    return dict(sorted(drawn.items())), faults
 
 
 def _check_new(number: int, known: Collection[int]) -> None:
