@@ -4,8 +4,9 @@
     python -m unilseg_jax.train --config configs/finetune_refcoco.py --workdir runs/refcoco \
         --config.init.model=UniLSeg20_no_finetune.pth
 
-One GPU of 80 GB or more. Another set: --config.input.sources.train.name=refcoco/refcocog and the
-same under evals.val.source. The paper starts from its stage 2; from published encoders instead:
+One GPU of 80 GB or more. Another set: --config=configs/finetune_refcoco.py:base,refcocog; its val is
+judged, and pictures of its val and test splits are not trained on. The paper starts from its stage 2;
+from published encoders instead:
 --config.init.swin=swin_base_patch4_window7_224_22k.pth --config.init.clip=ViT-B-16.pt
 
 The same file for a look at real data on a CPU: --config=configs/finetune_refcoco.py:cpu
@@ -13,25 +14,42 @@ The same file for a look at real data on a CPU: --config=configs/finetune_refcoc
 
 from unilseg_jax.config import base_config, dataset_source, evaluation, training_source, use_swin
 
+TEST_SPLITS = {
+    "refcoco": ("testA", "testB"),
+    "refcoco+": ("testA", "testB"),
+    "refcocog": ("test",),
+    "refcocog_google": (),
+}
+"""Of each set, the splits that are reported beside val; they come out of the same `prepare`."""
 
-def get_config(size: str = "base"):
+
+def get_config(choice: str = "base"):
     """Returns the config.
 
     Args:
-        size: of the Swin: `tiny`, `small`, `base` (the paper's) or `large`; or `cpu`: a model that a CPU
-            trains in minutes, at 96 px.
+        choice: `SIZE` or `SIZE,SET`. The size of the Swin: `tiny`, `small`, `base` (the paper's) or `large`; or
+            `cpu`: a model that a CPU trains in minutes, at 96 px. The set: a key of `TEST_SPLITS`, by default
+            `refcoco`.
     """
+    size, _, name = choice.partition(",")
+    name = name or "refcoco"
+    if name not in TEST_SPLITS:
+        raise ValueError(f"no set {name!r}; wanted SIZE or SIZE,SET with one of {', '.join(TEST_SPLITS)}")
+
+    def split(which: str):
+        return dataset_source(f"refcoco/{name}", data_dir="prepared", split=which)
+
     config = base_config()
-    config.input.sources.train = training_source(dataset_source("refcoco/refcoco", data_dir="prepared", split="train"))
+    config.input.sources.train = training_source(split("train"))
+    for which in TEST_SPLITS[name]:
+        config.firewall.benchmarks[which] = split(which)
     config.input.size = 480
     config.input.batch_size = 32
     config.input.prompts = 1
     config.input.workers = 8
     config.optim.learning_rate = 1e-4
     config.steps = 20_000
-    config.evals.val = evaluation(
-        dataset_source("refcoco/refcoco", data_dir="prepared", split="val"), every=2_000, shuffled=True
-    )
+    config.evals.val = evaluation(split("val"), every=2_000, shuffled=True)
     config.checkpoint_every = 1_000
     if size != "cpu":
         use_swin(config, size)

@@ -36,7 +36,7 @@ def parse(*arguments):
     [
         *((path, ()) for path in FILES),
         (ROOT / "configs" / "finetune_refcoco.py", ("cpu",)),
-        (ROOT / "configs" / "finetune_refcoco.py", ("tiny",)),
+        (ROOT / "configs" / "finetune_refcoco.py", ("tiny,refcocog",)),
     ],
     ids=lambda value: value.stem if isinstance(value, Path) else ",".join(value),
 )
@@ -174,8 +174,9 @@ def test_a_mistake_costs_one_line_that_names_it(name, tmp_path, capsys):
         ([f"--config={QUICKSTART}", "--workdir="], "--workdir DIR is missing"),
         (["--config=absent.py", "--workdir=w"], "absent.py"),
         ([f"--config={REFCOCO}:huge", "--workdir=w"], "huge"),
+        ([f"--config={REFCOCO}:cpu,refcocox", "--workdir=w"], "no set 'refcocox'"),
     ],
-    ids=["nothing", "no config", "no workdir", "empty workdir", "no such file", "no such size"],
+    ids=["nothing", "no config", "no workdir", "empty workdir", "no such file", "no such size", "no such set"],
 )
 def test_what_is_missing_is_named(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

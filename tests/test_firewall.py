@@ -11,6 +11,7 @@ import tiny_run
 from unilseg_jax import prepare, train
 from unilseg_jax.config import dataset_source, evaluation, parse_flags, training_source
 from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline.loader import make_source
 from unilseg_jax.input_pipeline.sources import open_source
 from unilseg_jax.training.state import init_variables
 
@@ -23,6 +24,15 @@ def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("refcoco")
     configs = [f"--config={name}" for name in CONFIGS]
     prepare.main(["refcoco", "--synthetic=3", "--raw", str(folder / "raw"), "--out", str(folder / "out"), *configs])
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def every_set(tmp_path_factory):
+    """Stand-ins of RefCOCO, RefCOCO+ and RefCOCOg."""
+    folder = tmp_path_factory.mktemp("refcocos")
+    configs = [f"--config={name}" for name in ("refcoco", "refcoco+", "refcocog")]
+    prepare.main(["refcoco", "--synthetic=2", "--raw", str(folder / "raw"), "--out", str(folder / "out"), *configs])
     return folder / "out"
 
 
@@ -52,6 +62,19 @@ def test_what_is_in_a_benchmark_is_not_trained_on(prepared):
     assert {name: len(found) for name, found in ids.items()} == {"umd": 1, "other": 3}
     assert not seen & set(ids["umd"])
     assert verdict.mark("val") == {"leakage": "drop", "leakage_dropped": 2}
+
+
+@pytest.mark.parametrize(
+    ("choice", "splits"),
+    [("cpu", "val testA testB"), ("cpu,refcoco+", "val testA testB"), ("cpu,refcocog", "val test")],
+)
+def test_finetuning_keeps_away_from_every_test_split_of_its_set(every_set, choice, splits):
+    config, _ = parse_flags([f"--config={tiny_run.ROOT / 'configs' / 'finetune_refcoco.py'}:{choice}", "--workdir=w"])
+    for entry in (config.input.sources.train, config.evals.val.source, *config.firewall.benchmarks.values()):
+        entry.data_dir = str(every_set)
+    val = make_source(config.evals.val.source)
+    _, verdict, _ = train._parts_to_train_on(config, {"val": val})
+    assert list(verdict.overlaps["train"]) == splits.split()
 
 
 def test_a_source_of_which_nothing_is_left_ends_the_run_before_it_starts(prepared, tmp_path):
