@@ -126,7 +126,7 @@ class Builder(TripletBuilder):
                     raise UserError(f"the {missing} is missing")
                 yield self._record(split, file, stem, read(names["jpg"]), read(names["json"]))
             except UserError as error:
-                self.conversion.skip(split, file, str(error))
+                self.conversion.lose_picture(split, file, str(error))
 
     def _record(self, split: str, file: str, stem: str, encoded: bytes, annotation: bytes) -> dict:
         size, entries = _parse(annotation)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from unilseg_jax import prepare
+from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.catalogue import load_builder, load_stand_in
 from unilseg_jax.input_pipeline.conversion import SplitCounts, read_report
 
@@ -47,3 +48,33 @@ def test_value_that_no_builder_expects_is_listed_with_its_class(raw, monkeypatch
     (entry,) = listed(directory)
     assert entry["reason"] == f"{type(fault).__name__}: {fault}"
     assert read_report(directory)[0] == {"train": SplitCounts(pictures=1, skipped=1), "val": SplitCounts(pictures=2)}
+
+
+@pytest.mark.parametrize("options", [[], ["--workers=1", "--shard-items=2"]])
+def test_pictures_count_as_pictures_however_many_masks_the_others_have(tmp_path, options):
+    """4 of 20 are lost; with 3 masks in each of the others, they are 4 of 52 entries."""
+    raw = stand_in(tmp_path, "coco", 10)
+    for file in sorted((raw / "train2017").iterdir())[:4]:
+        file.unlink()
+    names = {"name": "coco", "config": "instances"}
+    with pytest.raises(UserError, match=r"4 of 20 pictures or archives \(20\.0%\) are broken, at most 10\.0%"):
+        convert(raw, "--max-skipped=0.1", *options, **names)
+    assert read_report(convert(raw, "--max-skipped=0.2", *options, **names))[0]["train"].pictures == 6
+
+
+@pytest.mark.parametrize("options", [[], ["--workers=1"]])
+def test_pictures_in_archives_count_as_pictures(tmp_path, options):
+    """1 of 4 is lost, of 2 items; with 3 masks in each of the others, it is 1 of 10 entries."""
+    raw = stand_in(tmp_path, "sa1b", 4)
+    (raw / "sa_000001" / "sa_223752.jpg").write_bytes(b"broken")
+    names = {"name": "sa1b", "config": "sa1b"}
+    with pytest.raises(UserError, match=r"1 of 4 pictures \(25\.0%\) are broken, at most 20\.0%"):
+        convert(raw, "--max-skipped=0.2", *options, **names)
+    assert read_report(convert(raw, "--max-skipped=0.25", *options, **names))[0]["train"].pictures == 3
+
+
+def test_lost_archive_counts_as_one_of_the_archives(tmp_path):
+    raw = stand_in(tmp_path, "sa1b", 4)
+    (raw / "sa_000009.tar").write_bytes(b"no archive" * 200)
+    with pytest.raises(UserError, match=r"1 of 3 pictures or archives \(33\.3%\)"):
+        convert(raw, "--max-skipped=0.2", name="sa1b", config="sa1b")

@@ -265,8 +265,8 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     self.conversion.wrote(split, len(record["masks"]), len(record["phrases"]))
                     yield record
             except UserError as error:
-                self.conversion.skip(split, self.item_file(item), str(error))
+                self.conversion.lose_item(split, self.item_file(item), str(error))
             # A value that no builder thought of, such as a list for a number, or a number beyond 64 bits.
             except (OverflowError, TypeError) as error:
-                self.conversion.skip(split, self.item_file(item), f"{type(error).__name__}: {error}")
+                self.conversion.lose_item(split, self.item_file(item), f"{type(error).__name__}: {error}")
             self.conversion.picture_done(split)

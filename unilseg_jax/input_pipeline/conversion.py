@@ -45,14 +45,18 @@ class Conversion:
         counts: by split.
         skipped: what was left out, as `skip` lists it.
         facts: further entries of the report, as JSON takes them.
+        lost_items: items of a plan of which nothing could be used: pictures, or archives.
+        lost_pictures: pictures within an item that could not be used.
     """
 
     def __init__(self, on_picture: Callable[[str, int, int], None] | None = None):
         self.counts: dict[str, SplitCounts] = {}
         self.skipped: list[dict] = []
         self.facts: dict[str, object] = {}
+        self.lost_items = 0
+        self.lost_pictures = 0
         self._on_picture = on_picture
-        self._totals: dict[str, int] = {}
+        self._totals: Counter[str] = Counter()
         self._done: Counter[str] = Counter()
 
     def expect(self, split: str, pictures: int) -> None:
@@ -71,6 +75,16 @@ class Conversion:
         """
         self.counts.setdefault(split, SplitCounts()).skipped += 1
         self.skipped.append({"split": split, "file": file, "reason": reason, **ids})
+
+    def lose_item(self, split: str, file: str, reason: str) -> None:
+        """Lists an item of the plan that is left out as a whole; see `skip`."""
+        self.lost_items += 1
+        self.skip(split, file, reason)
+
+    def lose_picture(self, split: str, file: str, reason: str) -> None:
+        """Lists a picture of an item, such as an archive, that is left out as a whole; see `skip`."""
+        self.lost_pictures += 1
+        self.skip(split, file, reason)
 
     def wrote(self, split: str, objects: int, phrases: int) -> None:
         """Counts a record."""
@@ -93,28 +107,40 @@ class Conversion:
                 setattr(mine, name, getattr(mine, name) + value)
         self.skipped += other.skipped
         self.facts |= other.facts
+        self.lost_items += other.lost_items
+        self.lost_pictures += other.lost_pictures
+        self._totals += other._totals
 
     def check_skipped(self, allowed: float, directory: Path) -> None:
         """Refuses a conversion of which too much was skipped.
 
+        Entries alone would not do: of a set with a hundred masks in a picture, half of the pictures could be lost.
+
         Args:
-            allowed: share of skipped entries among all objects (pictures, where there are no objects).
+            allowed: share of skipped entries among all objects (pictures, where there are no objects), and of lost
+                pictures among all pictures.
             directory: final place of the data set; the quarantine list goes beside it.
 
         Raises:
             UserError: more than that was skipped; the data set is not written, the list is.
         """
         sound = sum(max(counts.pictures or 0, counts.objects or 0) for counts in self.counts.values())
-        share = len(self.skipped) / max(sound + len(self.skipped), 1)
-        if share > allowed:
-            listed = directory.with_name(f"{directory.name}.{QUARANTINE_FILE}")
-            listed.parent.mkdir(parents=True, exist_ok=True)
-            self._write_skipped(listed)
-            raise UserError(
-                f"{len(self.skipped):,} of {sound + len(self.skipped):,} entries ({share:.1%}) are broken, at most "
-                f"{allowed:.1%} may be; the first: {self.skipped[0]['file']}: {self.skipped[0]['reason']}; all are "
-                f"listed in {str(listed)!r}; mend them, or allow more with --max-skipped"
-            )
+        pictures = sum(counts.pictures or 0 for counts in self.counts.values())
+        for broken, total, what in (
+            (len(self.skipped), sound + len(self.skipped), "entries"),
+            (self.lost_items, self._totals.total(), "pictures or archives"),
+            (self.lost_pictures, pictures + self.lost_pictures, "pictures"),
+        ):
+            share = broken / max(total, 1)
+            if share > allowed:
+                listed = _refused_list(directory)
+                listed.parent.mkdir(parents=True, exist_ok=True)
+                self._write_skipped(listed)
+                raise UserError(
+                    f"{broken:,} of {total:,} {what} ({share:.1%}) are broken, at most {allowed:.1%} may be; the "
+                    f"first: {self.skipped[0]['file']}: {self.skipped[0]['reason']}; all are listed in "
+                    f"{str(listed)!r}; mend them, or allow more with --max-skipped"
+                )
 
     def write(self, directory: Path, published: Mapping[str, SplitCounts], **facts: object) -> None:
         """Writes the report and, if anything was skipped, the quarantine list beside the records.
@@ -139,6 +165,10 @@ class Conversion:
         # Escaped, since a name that is not UTF-8 could not be written otherwise.
         lines = (json.dumps(entry) for entry in self.skipped)
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _refused_list(directory: Path) -> Path:
+    return directory.with_name(f"{directory.name}.{QUARANTINE_FILE}")
 
 
 def image_key(image_id: str) -> int:

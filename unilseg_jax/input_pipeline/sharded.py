@@ -138,6 +138,8 @@ def convert_shard(job: Job, work: str, name: str, digest: str, known: Sequence[i
         "known": len(known),
         "counts": {split: dataclasses.asdict(counts) for split, counts in builder.conversion.counts.items()},
         "skipped": builder.conversion.skipped,
+        "lost_items": builder.conversion.lost_items,
+        "lost_pictures": builder.conversion.lost_pictures,
     }
     shard_files.write(Path(work) / f"{name}.json", json.dumps(report).encode())
 
@@ -209,6 +211,7 @@ def _gather(
         part = Conversion()
         part.counts = {split: SplitCounts(**counts) for split, counts in report["counts"].items()}
         part.skipped = report["skipped"]
+        part.lost_items, part.lost_pictures = report["lost_items"], report["lost_pictures"]
         book.merge(part)
     # Before anything is copied; the builder's own check comes when all is there.
     book.check_skipped(builder.max_skipped, directory.with_name(str(builder.version)))
