@@ -43,9 +43,9 @@ def one_builder(monkeypatch):
 
 
 def rows(text):
-    """Returns the table's rows of configurations by name."""
+    """Returns the table's rows of configurations by name; what stands below the table may begin with one too."""
     lines = [line.split() for line in text.splitlines() if line.startswith("  ")]
-    return {words[0]: words[1:] for words in lines if words}
+    return {words[0]: words[1:] for words in reversed(lines) if words}
 
 
 def test_prepared_and_missing_sets_are_told_apart(folder, capsys):
@@ -70,13 +70,19 @@ def test_what_is_missing_is_named_with_its_source(tmp_path, capsys):
     assert "raw files" not in text
 
 
+def test_a_missing_configuration_of_a_set_is_named(folder, capsys):
+    doctor.main(["--data", str(folder / "out")])
+    text = capsys.readouterr().out
+    assert "  refcoco (refcoco+, refcocog_google): refcoco/refs(unc).p" in text.partition("to fetch")[2]
+
+
 def test_a_complete_set_is_complete(folder, monkeypatch, capsys):
     builder = catalogue.load_builder("refcoco")
     published, _ = inspection.read_report(folder / "out" / "refcoco" / "refcocog" / "1.0.0")
     monkeypatch.setattr(inspection, "read_report", lambda _: (published, published))
     states = {state.config: state for state in inspection.inspect_set("refcoco", builder, folder / "out")}
     assert states["refcocog"].off == []
-    monkeypatch.setattr(doctor, "inspect_set", lambda *_: [states["refcocog"]])
+    monkeypatch.setattr(doctor, "inspect_sets", lambda *_: {"refcoco": [states["refcocog"]]})
     doctor.main(["--data", str(folder / "out")])
     assert rows(capsys.readouterr().out)["refcocog"][0] == "complete"
 
@@ -95,7 +101,6 @@ def forget_a_picture(path):
     ("pattern", "harm", "message"),
     [
         ("index-val.npz", cut, "index-val.npz' is damaged"),
-        ("index-val.npz", Path.unlink, "val of .* has 4 records and no index"),
         ("conversion.json", cut, "no readable report"),
         ("conversion.json", Path.unlink, "no readable report"),
         ("conversion.json", forget_a_picture, "counts .*'val': 3.* the description .*'val': 4"),
@@ -117,6 +122,32 @@ def test_a_damaged_set_is_named_and_the_exit_code_is_1(out, pattern, harm, messa
     table = rows(text)
     assert table["refcoco"][0] == "damaged"
     assert table["refcocog"][0] == "incomplete"
+
+
+def test_a_set_without_an_index_is_not_damaged(out, capsys):
+    (out / "refcoco" / "refcoco" / "1.0.0" / "index-val.npz").unlink()
+    doctor.main(["--data", str(out)])
+    text = capsys.readouterr().out
+    assert "damaged" not in text
+    assert "  refcoco/refcoco: val" in text.partition("without an index")[2].splitlines()
+    assert rows(text)["refcoco"][0] == "incomplete"
+
+
+def test_a_folder_of_another_set_is_not_offered_as_pictures(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "builder_names", lambda: ["image_folder", "refcoco"])
+
+    def offered(raw):
+        doctor.main(["--data", str(tmp_path), "--raw", str(raw)])
+        return [line for line in capsys.readouterr().out.splitlines() if "unilseg_jax.prepare image_folder" in line]
+
+    raw = tmp_path / "raw"
+    shutil.copytree(folder / "raw", raw)
+    assert any((raw / "refer").rglob("*.jpg"))
+    assert offered(raw) == []
+    assert offered(raw / "refer") == [], "nor are the folders in it"
+    shutil.copytree(next((raw / "refer").rglob("*.jpg")).parent, raw / "own")
+    (line,) = offered(raw)
+    assert f"--raw {raw / 'own'} " in line
 
 
 def test_another_schema_version_is_outdated_not_damaged(out, capsys):

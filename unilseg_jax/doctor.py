@@ -12,8 +12,9 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from rich import box
@@ -25,7 +26,7 @@ from unilseg_jax.errors import UserError, run_command
 from unilseg_jax.input_pipeline import contact_sheet
 from unilseg_jax.input_pipeline.catalogue import builder_names, load_builder
 from unilseg_jax.input_pipeline.conversion import SplitCounts
-from unilseg_jax.input_pipeline.inspection import SetState, inspect_set
+from unilseg_jax.input_pipeline.inspection import SetState, inspect_sets, missing_of
 from unilseg_jax.input_pipeline.sources import find_set, open_source
 from unilseg_jax.input_pipeline.triplet import SCHEMA_VERSION
 from unilseg_jax.version import __version__
@@ -94,7 +95,7 @@ def show_sets(console: Console, data_dir: Path, raw_folders: Sequence[Path]) -> 
         Whether no prepared set is damaged.
     """
     builders = {name: load_builder(name) for name in builder_names()}
-    states = {name: inspect_set(name, builder, data_dir, raw_folders) for name, builder in builders.items()}
+    states = inspect_sets(builders, data_dir, raw_folders)
     table = Table(
         "data set", *(["raw files"] if raw_folders else []), "prepared", "schema", box=box.SIMPLE, padding=(0, 0)
     )
@@ -107,12 +108,29 @@ def show_sets(console: Console, data_dir: Path, raw_folders: Sequence[Path]) -> 
             raw = [state.raw.name if state.raw else "-"] if raw_folders else []
             table.add_row(f"  {state.config}", *raw, *_cells(state))
     console.print(table)
+    _show_lists(console, data_dir, builders, states)
+    return not any(state.damage for configs in states.values() for state in configs)
+
+
+def _show_lists(
+    console: Console, data_dir: Path, builders: Mapping[str, Any], states: Mapping[str, Sequence[SetState]]
+) -> None:
+    """Prints what is wrong, what is missing and what to do about it."""
     every_state = [state for configs in states.values() for state in configs]
     _say(console, "damaged; prepare them again with --overwrite:", (s.damage for s in every_state if s.damage))
     _say(
         console,
         "not as published:",
         (f"{state.name}/{state.config} {line}" for state in every_state if state.usable for line in state.off),
+    )
+    _say(
+        console,
+        "without an index, which is made when they are first trained on:",
+        (
+            f"{state.name}/{state.config}: {', '.join(state.without_index)}"
+            for state in every_state
+            if state.without_index
+        ),
     )
     _say(
         console,
@@ -128,14 +146,16 @@ def show_sets(console: Console, data_dir: Path, raw_folders: Sequence[Path]) -> 
             if state.raw and not state.usable
         ),
     )
-    missing = [name for name, configs in states.items() if not any(s.usable or s.raw for s in configs)]
     _say(
         console,
         "to fetch (see data/NAME/README.md):",
-        (f"{name}: {builders[name].wanted_files()}; from {builders[name].HOMEPAGE}" for name in missing),
+        (
+            f"{missing}: {builders[name].wanted_files()}; from {builders[name].HOMEPAGE}"
+            for name, configs in states.items()
+            if (missing := missing_of(configs))
+        ),
     )
     _say(console, "licences:", (f"{name}: {builder.LICENCE}" for name, builder in builders.items()))
-    return not any(state.damage for state in every_state)
 
 
 def preview(wanted: str, data_dir: Path, count: int, output: str | None) -> Path:

@@ -11,6 +11,9 @@ from unilseg_jax.input_pipeline.index import read_index
 from unilseg_jax.input_pipeline.sources import TripletSource, finished_versions
 from unilseg_jax.input_pipeline.triplet import SCHEMA_VERSION
 
+ANY_PICTURES = ("image_folder", "image_folder")
+"""Data set and configuration that can be made of any folder with a picture in it."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SetState:
@@ -25,6 +28,7 @@ class SetState:
         counts: of the prepared set, by split.
         published: sizes as the data set's authors give them, by split.
         damage: what is wrong with the prepared set, "" if nothing.
+        without_index: splits of the prepared set that have no index; one is made when they are first trained on.
         left_over: files of a conversion that was interrupted or refused.
     """
 
@@ -36,6 +40,7 @@ class SetState:
     counts: Mapping[str, SplitCounts] = dataclasses.field(default_factory=dict)
     published: Mapping[str, SplitCounts] = dataclasses.field(default_factory=dict)
     damage: str = ""
+    without_index: tuple[str, ...] = ()
     left_over: tuple[Path, ...] = ()
 
     @property
@@ -49,6 +54,43 @@ class SetState:
         return differences(self.counts, self.published)
 
 
+def inspect_sets(
+    builders: Mapping[str, type], data_dir: Path, raw_folders: Sequence[Path] = ()
+) -> dict[str, list[SetState]]:
+    """Looks at all configurations of all data sets.
+
+    A raw folder of one of them, in one or around one, is not taken for a folder of other pictures.
+
+    Args:
+        builders: by the data sets' names.
+        data_dir: folder of all prepared data sets.
+        raw_folders: folders that may hold raw files.
+    """
+    states = {name: inspect_set(name, builder, data_dir, raw_folders) for name, builder in builders.items()}
+    name, config = ANY_PICTURES
+    if any(state.raw for state in states.get(name, ())):
+        others = [builder for other, builder in builders.items() if other != name]
+        taken = {folder for folder in raw_folders for other in others if claimed_folders(other, [folder])}
+        around = taken.union(*(folder.parents for folder in taken))
+        free = [folder for folder in raw_folders if folder not in around and not taken & {*folder.parents}]
+        raw = claimed_folders(builders[name], free).get(config)
+        states[name] = [dataclasses.replace(s, raw=raw) if s.config == config else s for s in states[name]]
+    return states
+
+
+def missing_of(states: Sequence[SetState]) -> str:
+    """Returns a data set's name, with its missing configurations if others are there; "" if none is missing.
+
+    Args:
+        states: of all its configurations.
+    """
+    missing = [s for s in states if not (s.usable or s.damage or s.raw or (s.name, s.config) == ANY_PICTURES)]
+    if not missing:
+        return ""
+    whole = not any(s.usable or s.raw for s in states)
+    return missing[0].name + ("" if whole else f" ({', '.join(s.config for s in missing)})")
+
+
 def inspect_set(name: str, builder_class: type, data_dir: Path, raw_folders: Sequence[Path] = ()) -> list[SetState]:
     """Looks at all configurations of a data set.
 
@@ -58,7 +100,7 @@ def inspect_set(name: str, builder_class: type, data_dir: Path, raw_folders: Seq
         data_dir: folder of all prepared data sets.
         raw_folders: folders that may hold raw files; of several that do, the first one is given.
     """
-    raw = _raw_folders(builder_class, raw_folders)
+    raw = claimed_folders(builder_class, raw_folders)
     states = []
     for config in builder_class.BUILDER_CONFIGS:
         folder = data_dir / name / config.name
@@ -86,14 +128,16 @@ def _prepared(state: SetState, directory: Path) -> SetState:
     try:
         counts, published = read_report(directory)
         state = dataclasses.replace(state, counts=counts, published=published)
-        _check_records(directory, counts)
+        return dataclasses.replace(state, without_index=_check_records(directory, counts))
     except UserError as error:
         return dataclasses.replace(state, damage=str(error))
-    return state
 
 
-def _check_records(directory: Path, counts: Mapping[str, SplitCounts]) -> None:
+def _check_records(directory: Path, counts: Mapping[str, SplitCounts]) -> tuple[str, ...]:
     """Reads the index and the first and last record of every split.
+
+    Returns:
+        The splits without an index.
 
     Raises:
         UserError: one of them cannot be read, or their numbers do not fit.
@@ -109,10 +153,13 @@ def _check_records(directory: Path, counts: Mapping[str, SplitCounts]) -> None:
     reported = {split: size.pictures for split, size in counts.items() if size.pictures}
     if reported != sizes:
         raise UserError(f"the report in {str(directory)!r} counts {reported}, the description {sizes}")
+    without_index = []
     for split, size in sizes.items():
         index = read_index(directory, split)
-        if index is None or len(index.coco_id) != size:
-            found = "no index" if index is None else f"an index of {len(index.coco_id)} records"
+        if index is None:
+            without_index.append(split)
+        elif len(index.coco_id) != size:
+            found = f"an index of {len(index.coco_id)} records"
             raise UserError(f"{split} of {str(directory)!r} has {size} records and {found}")
         source = TripletSource(directory, split, size)
         for number in {0, size - 1}:
@@ -121,9 +168,10 @@ def _check_records(directory: Path, counts: Mapping[str, SplitCounts]) -> None:
             # A file that is missing or cut short is reported by ArrayRecord in its own ways.
             except Exception as error:
                 raise UserError(f"record {number} of {source!r} is not read ({_one_line(error)})") from None
+    return tuple(without_index)
 
 
-def _raw_folders(builder_class: type, folders: Iterable[Path]) -> dict[str, Path]:
+def claimed_folders(builder_class: type, folders: Iterable[Path]) -> dict[str, Path]:
     """Returns for each configuration the first folder that holds its raw files."""
     found: dict[str, Path] = {}
     for folder in folders:
