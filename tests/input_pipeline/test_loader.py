@@ -8,11 +8,13 @@ import pytest
 from memory_records import SIDE, MemoryRecords
 from ml_collections import ConfigDict
 
+from unilseg_jax import prepare
 from unilseg_jax.config import scenes_source, training_source
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.loader import make_parts, make_source, training_batches
 from unilseg_jax.input_pipeline.mixture import Mixture, Part
 from unilseg_jax.input_pipeline.scenes import SceneSource
+from unilseg_jax.input_pipeline.sources import open_source
 from unilseg_jax.input_pipeline.transforms import make_stages
 from unilseg_jax.input_pipeline.triplet import Triplet
 
@@ -159,6 +161,30 @@ def test_threads_do_not_change_the_batches(wanted, mixed, threads):
 def test_worker_processes_do_not_change_the_batches(wanted, workers):
     """Three workers do not divide a batch of two."""
     assert_same(batches(10, workers=workers), wanted)
+
+
+@pytest.fixture
+def on_disk(tmp_path):
+    """Visits of two prepared splits without their first records, with negatives; patches of one are hidden."""
+    prepare.main(["ade20k", "--synthetic=4", "--raw", str(tmp_path / "raw"), "--out", str(tmp_path / "out")])
+    parts = []
+    for split, hide in (("train", None), ("val", True)):
+        source = open_source("ade20k", data_dir=tmp_path / "out", split=split)
+        keep = np.arange(len(source)) > 0
+        parts.append(Part(name=split, source=source.select(keep), hide_and_seek=hide))
+    return Mixture(parts, prompts=2, seed=0, negatives=0.3).visits()
+
+
+@pytest.mark.slow
+def test_worker_processes_read_the_same_records_from_disk(on_disk):
+    stages = make_stages(size=32, prompts=2, word_len=14, resize="stretch", flip=0.5, hide_grid=4)
+    here, there = (
+        list(itertools.islice(training_batches(on_disk, stages, batch_size=4, start=3, threads=1, workers=workers), 12))
+        for workers in (0, 2)
+    )
+    assert_same(there, here)
+    empty = [~batch["mask"].any(axis=(1, 2, 3)) for batch in here]
+    assert 0 < np.concatenate(empty).mean() < 1, "negatives and others"
 
 
 def test_another_seed_gives_other_batches(wanted):
