@@ -109,6 +109,10 @@ def test_numbers_of_a_run_that_has_seen_the_benchmark_are_marked(summary, capsys
     summary["evals"]["val"] |= {"leakage": "paper", "leakage_trained_on": 47}
     report.print_summary(summary)
     assert "leakage=paper: 47 training pictures" in " ".join(capsys.readouterr().out.split())
+    summary["evals"]["val"] |= {"leakage": "drop", "leakage_inherited": 5}
+    report.print_summary(summary)
+    said = "leakage inherited: first weights saw 5 pictures of benchmarks"
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 def test_without_nan_gives_what_json_has():
