@@ -1,8 +1,8 @@
 """`python -m unilseg_jax.train --config configs/X.py --workdir W [--config.key=value …]`: trains a model.
 
 The run's directory holds `config.json`, `model.json`, `checkpoints/`, `metrics.jsonl`, TensorBoard events,
-`pictures/`, `leakage.json` and, at the end, `summary.json`. Started again with the same directory, a run goes on from its
-last checkpoint as if it had not been interrupted.
+`pictures/`, `leakage.json` and, at the end, `summary.json`. Started again with the same directory, a run goes on
+from its last checkpoint as if it had not been interrupted.
 """
 
 import dataclasses
