@@ -29,6 +29,7 @@ from unilseg_jax.input_pipeline.conversion import (
     SplitCounts,
     differences,
     read_report,
+    recover,
     set_aside,
 )
 from unilseg_jax.input_pipeline.engines import ENGINES
@@ -133,6 +134,8 @@ def convert(
         The folder of the prepared data set; until all is written it has another name.
     """
     directory = Path(builder_class(data_dir=os.fspath(out), config=config).data_dir)
+    if recovered := recover(directory):
+        console.print(recovered, soft_wrap=True)
     if directory.exists() and not overwrite:
         console.print(f"already prepared: {directory} (--overwrite converts it again)", soft_wrap=True)
         return directory
@@ -140,6 +143,8 @@ def convert(
     for left in directory.parent.glob(f"incomplete.*_{directory.name}" if workers else f"*_{directory.name}"):
         # It may also belong to a conversion that runs now, so it is not deleted here.
         console.print(f"an interrupted conversion left {left}; delete it if none is running", soft_wrap=True)
+    if max_skipped is None:
+        max_skipped = builder_class.max_skipped
     with _progress(console, f"{builder_class.name}/{config}") as show, contextlib.ExitStack() as shards:
         gather = None
         if workers:
@@ -152,13 +157,12 @@ def convert(
                 shard_items=shard_items,
             )
             on_shard = functools.partial(show, "shards")
-            gather = shards.enter_context(converted_shards(job, ENGINES[engine], workers, on_shard))
+            gather = shards.enter_context(converted_shards(job, ENGINES[engine], workers, on_shard, max_skipped))
         with set_aside(directory):
             builder = builder_class(data_dir=os.fspath(out), config=config)
             builder.conversion = Conversion(on_picture=show)
             builder.pictures, builder.gather = pictures, gather
-            if max_skipped is not None:
-                builder.max_skipped = max_skipped
+            builder.max_skipped = max_skipped
             _run(builder, raw)
     return directory
 

@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 
 from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline import raw_files
 
 
 class ClosedUnpickler(pickle.Unpickler):
@@ -31,6 +32,7 @@ def load_refs(path: Path) -> list:
         UserError: the file is missing, is no pickled list, or names a class.
     """
     try:
+        raw_files.note(path)
         with open(path, "rb") as file:
             # The published files were written by Python 2; latin1 gives every byte of its strings a letter.
             refs = ClosedUnpickler(file, encoding="latin1").load()

@@ -33,10 +33,15 @@ class TarShard(NamedTuple):
 
 
 class FolderPart(NamedTuple):
-    """An item: the pictures of a folder whose ids are `first` and the next ones, `PART_IDS` in all."""
+    """An item: the pictures of a folder whose ids are `first` and the next ones, `PART_IDS` in all.
+
+    Number of its files, their bytes, and the time (ns) of the latest tell whether they are still the same ones.
+    """
 
     folder: str
     first: int
+    files: int
+    size: int
     time: int
 
 
@@ -80,21 +85,27 @@ class Builder(TripletBuilder):
                 reason = f"the folder is {folder.name}.tar once more, unpacked; the archive is read"
                 self.conversion.skip("", folder.name, reason)
                 continue
-            firsts = self._firsts(folder)
-            items += [FolderPart(_within(raw, folder), first, folder.stat().st_mtime_ns) for first in firsts]
+            items += self._parts(folder, _within(raw, folder))
         return {SPLIT: items}
 
-    def _firsts(self, folder: Path) -> list[int]:
-        """Returns the first ids of the parts of a folder, and lists names that only look like the set's."""
-        firsts = set()
-        for name in os.listdir(folder):
-            found = _NAME.fullmatch(name)
-            if found:
-                firsts.add(int(found[2]) // PART_IDS * PART_IDS)
-            elif name.startswith("sa_") and name.endswith((".jpg", ".json")):
-                shown = raw_files.shown_name(Path(name))
-                self.conversion.skip("", shown, "the name is not sa_<id> with a plain number")
-        return sorted(firsts)
+    def _parts(self, folder: Path, name: str) -> list[FolderPart]:
+        """Returns the parts of a folder, and lists file names that only look like the set's."""
+        parts: dict[int, FolderPart] = {}
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                found = _NAME.fullmatch(entry.name)
+                if found:
+                    first = int(found[2]) // PART_IDS * PART_IDS
+                    part = parts.get(first, FolderPart(name, first, 0, 0, 0))
+                    # A link to nothing has a state of its own.
+                    state = entry.stat(follow_symlinks=entry.is_file())
+                    parts[first] = part._replace(
+                        files=part.files + 1, size=part.size + state.st_size, time=max(part.time, state.st_mtime_ns)
+                    )
+                elif entry.name.startswith("sa_") and entry.name.endswith((".jpg", ".json")):
+                    shown = raw_files.shown_name(Path(entry.name))
+                    self.conversion.skip("", shown, "the name is not sa_<id> with a plain number")
+        return [part for _, part in sorted(parts.items())]
 
     def item_file(self, item: TarShard | FolderPart) -> str:
         """Returns the archive, or the folder with its first id."""

@@ -146,6 +146,12 @@ def test_videos_and_expressions_stand_beside_the_published_numbers(raw):
     assert report["videos"] == {"train": sizes}
 
 
+def test_videos_and_expressions_that_are_off_are_reported(raw, capsys):
+    convert(raw, "train")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "warning: the set is not as published: train: 2 of 3,471 videos, 8 of 12,913 expressions" in text
+
+
 def test_test_videos_are_taken_out_of_the_valid_file(raw):
     videos = meta_expressions.load_videos(meta_expressions.expressions_file(raw, "valid"))
     assert any(name.startswith("test") for name in videos)

@@ -1,6 +1,8 @@
 """What every conversion has in common: faults that no builder expects, how much may be lost, and what stays behind."""
 
+import fcntl
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,47 @@ def test_lost_archive_counts_as_one_of_the_archives(tmp_path):
     (raw / "sa_000009.tar").write_bytes(b"no archive" * 200)
     with pytest.raises(UserError, match=r"1 of 3 pictures or archives \(33\.3%\)"):
         convert(raw, "--max-skipped=0.2", name="sa1b", config="sa1b")
+
+
+def test_list_of_a_refused_conversion_goes_when_the_set_is_finished(raw):
+    file = raw / "val" / "ILSVRC2012_val_00000001.JPEG"
+    sound = file.read_bytes()
+    file.write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"1\.0\.0\.quarantine\.jsonl"):
+        convert(raw)
+    file.write_bytes(sound)
+    directory = convert(raw)
+    assert [path.name for path in directory.parent.iterdir()] == ["1.0.0"]
+
+
+def test_data_set_that_a_killed_overwrite_had_set_aside_is_restored(raw, capsys):
+    directory = convert(raw)
+    kept = (directory / "conversion.json").stat().st_ino
+    directory.rename(directory.with_name("1.0.0.old"))
+    convert(raw)
+    assert (directory / "conversion.json").stat().st_ino == kept
+    assert [path.name for path in directory.parent.iterdir()] == ["1.0.0"]
+    assert "it is restored" in capsys.readouterr().out
+
+
+def test_what_a_killed_overwrite_left_of_the_old_data_set_is_removed(raw, capsys):
+    directory = convert(raw)
+    kept = (directory / "conversion.json").stat().st_ino
+    directory.with_name("1.0.0.old").mkdir()
+    convert(raw)
+    assert (directory / "conversion.json").stat().st_ino == kept
+    assert [path.name for path in directory.parent.iterdir()] == ["1.0.0"]
+    assert "it is removed" in capsys.readouterr().out
+
+
+def test_data_set_that_another_process_replaces_is_left_to_it(raw):
+    directory = convert(raw)
+    old = directory.rename(directory.with_name("1.0.0.old"))
+    handle = os.open(old, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process replaces"):
+            convert(raw, "--overwrite")
+    finally:
+        os.close(handle)
+    assert [path.name for path in directory.parent.iterdir()] == ["1.0.0.old"]

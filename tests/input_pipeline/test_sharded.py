@@ -218,6 +218,50 @@ def test_other_raw_data_make_anew_only_what_they_change(tmp_path, converted, mon
     assert converted == [f"train-{n:05d}" for n in (0, 1, 2)] + ["train-00001", "train-00002"]
 
 
+def test_other_annotations_make_all_anew(tmp_path, converted, monkeypatch):
+    """The items stay the same: what a shard takes from the annotations is read while it is converted."""
+    names = {"name": "refcoco", "config": "refcocog"}
+    raw = stand_in("refcoco", 9, tmp_path / "raw")
+    interrupt(monkeypatch, raw, **names)
+    path = raw / "refcocog" / "instances.json"
+    content = json.loads(path.read_text())
+    for entry in content["categories"]:
+        entry["name"] += " of another name"
+    path.write_text(json.dumps(content))
+    converted.clear()
+    many = in_shards(raw, **names)
+    assert len(converted) == len(list(many.glob("*.array_record-*"))) > 3
+    assert_same(convert(raw, out="one", **names), many)
+
+
+def test_only_the_part_of_a_folder_that_changes_is_made_anew(tmp_path, converted, monkeypatch):
+    """Three parts of one picture each: in the second a file is mended in place, to the third one is added."""
+    raw, names = stand_in("sa1b", 2, tmp_path / "raw"), {"name": "sa1b", "config": "sa1b"}
+    folder = raw / "sa_000001"
+    (raw / "sa_000000.tar").unlink()
+    for ending in (".jpg", ".json"):
+        for number in (224001, 225001):
+            shutil.copy(folder / f"sa_223751{ending}", folder / f"sa_{number}{ending}")
+
+    def stop_when_all_is_converted():
+        converted.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(sharded, "_gather", lambda *_: exec("raise KeyboardInterrupt"))
+            with pytest.raises(KeyboardInterrupt):
+                in_shards(raw, **names)
+        return list(converted)
+
+    assert stop_when_all_is_converted() == ["train-00000", "train-00001", "train-00002"]
+    annotation = folder / "sa_224001.json"
+    content = json.loads(annotation.read_text())
+    content["annotations"].pop()
+    annotation.write_text(json.dumps(content))
+    assert stop_when_all_is_converted() == ["train-00001"]
+    for ending in (".jpg", ".json"):
+        shutil.copy(folder / f"sa_223751{ending}", folder / f"sa_225002{ending}")
+    assert stop_when_all_is_converted() == ["train-00002"]
+
+
 def test_another_raw_folder_makes_all_anew(raw, converted, monkeypatch):
     interrupt(monkeypatch, raw)
     other = raw.with_name("other")
@@ -239,6 +283,15 @@ def test_too_much_that_is_broken_is_an_error_and_what_is_mended_is_read_again(ra
     converted.clear()
     assert_same(convert(raw, out="one"), in_shards(raw, "--max-skipped=0", out="many"))
     assert converted == ["val-00001"]
+
+
+def test_broken_shards_are_kept_where_more_is_allowed_now(raw, converted):
+    (raw / "val" / "ILSVRC2012_val_00000004.JPEG").write_bytes(b"broken")
+    with pytest.raises(UserError, match="1 of 20 entries"):
+        in_shards(raw, "--max-skipped=0", out="many")
+    converted.clear()
+    assert_same(convert(raw, out="one"), in_shards(raw, out="many"))
+    assert converted == []
 
 
 @pytest.mark.usefixtures("converted")

@@ -13,6 +13,7 @@ from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline.raw_files import note
 
 MAX_MEMBER = 1 << 28
 """Bytes of the largest member that is read: no picture or annotation of one comes near it."""
@@ -155,6 +156,7 @@ def open_archive(path: Path) -> Archive:
         UserError: it is missing, or no such archive.
     """
     kind = ZipArchive if path.suffix.lower() == ".zip" else TarArchive
+    note(path)
     try:
         return kind(path)
     # A name that is marked as UTF-8 and is not: ValueError.

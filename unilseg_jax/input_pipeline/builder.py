@@ -17,7 +17,7 @@ from jaxtyping import Bool, UInt8
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import triplet
 from unilseg_jax.input_pipeline.annotations import Annotations
-from unilseg_jax.input_pipeline.conversion import Conversion, SplitCounts, image_key
+from unilseg_jax.input_pipeline.conversion import Conversion, SplitCounts, forget_refusal, image_key
 from unilseg_jax.input_pipeline.index import IndexWriter
 from unilseg_jax.input_pipeline.raw_files import Picture
 from unilseg_jax.text.prompts import ClassName, all_of
@@ -213,6 +213,7 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.conversion.write(
             directory, self.builder_config.published, source=self.source, licence=self.LICENCE, homepage=self.HOMEPAGE
         )
+        forget_refusal(directory.with_name(str(self.version)))
 
     def _generate_splits(self, dl_manager: tfds.download.DownloadManager, download_config: object) -> list:
         if self.gather is None:

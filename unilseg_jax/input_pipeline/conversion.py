@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +27,8 @@ class SplitCounts:
         objects: masks.
         phrases: phrases.
         skipped: entries of the quarantine list.
+        videos: videos of the plan, None where they are not counted.
+        expressions: of these videos, None where they are not counted.
 
     Of published sizes, None is one that is not known.
     """
@@ -33,6 +37,13 @@ class SplitCounts:
     objects: int | None = 0
     phrases: int | None = 0
     skipped: int = 0
+    # The report has these two in a list of their own.
+    videos: int | None = dataclasses.field(default=None, compare=False)
+    expressions: int | None = dataclasses.field(default=None, compare=False)
+
+    def sizes(self) -> dict[str, int | None]:
+        """Returns what is counted of every set, by name."""
+        return {name: getattr(self, name) for name in ("pictures", "objects", "phrases", "skipped")}
 
 
 class Conversion:
@@ -103,7 +114,7 @@ class Conversion:
         """Adds the book of another part of the same conversion."""
         for split, counts in other.counts.items():
             mine = self.counts.setdefault(split, SplitCounts())
-            for name, value in dataclasses.asdict(counts).items():
+            for name, value in counts.sizes().items():
                 setattr(mine, name, getattr(mine, name) + value)
         self.skipped += other.skipped
         self.facts |= other.facts
@@ -154,8 +165,8 @@ class Conversion:
             "schema_version": SCHEMA_VERSION,
             **facts,
             **self.facts,
-            "splits": {split: dataclasses.asdict(counts) for split, counts in self.counts.items()},
-            "published": {split: dataclasses.asdict(counts) for split, counts in published.items()},
+            "splits": {split: counts.sizes() for split, counts in self.counts.items()},
+            "published": {split: counts.sizes() for split, counts in published.items()},
         }
         (directory / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         if self.skipped:
@@ -165,6 +176,11 @@ class Conversion:
         # Escaped, since a name that is not UTF-8 could not be written otherwise.
         lines = (json.dumps(entry) for entry in self.skipped)
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def forget_refusal(directory: Path) -> None:
+    """Removes the quarantine list of an earlier conversion that was refused (`Conversion.check_skipped`)."""
+    _refused_list(directory).unlink(missing_ok=True)
 
 
 def _refused_list(directory: Path) -> Path:
@@ -188,7 +204,12 @@ def read_report(directory: Path) -> tuple[dict[str, SplitCounts], dict[str, Spli
         counts, published = (
             {split: SplitCounts(**sizes) for split, sizes in report[key].items()} for key in ("splits", "published")
         )
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        for split, sizes in report.get("videos", {}).items():
+            wanted = published.setdefault(split, SplitCounts(pictures=None, objects=None, phrases=None))
+            for name in ("videos", "expressions"):
+                setattr(counts.setdefault(split, SplitCounts()), name, sizes[name])
+                setattr(wanted, name, sizes[f"published_{name}"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"no readable report in {str(path)!r} ({error}); prepare the data set again") from None
     return counts, published
 
@@ -198,7 +219,8 @@ def differences(counts: Mapping[str, SplitCounts], published: Mapping[str, Split
     lines = []
     for split, wanted in published.items():
         found = counts.get(split, SplitCounts())
-        sizes = [(name, getattr(found, name), getattr(wanted, name)) for name in ("pictures", "objects", "phrases")]
+        names = ("videos", "expressions", "pictures", "objects", "phrases")
+        sizes = [(name, getattr(found, name) or 0, getattr(wanted, name)) for name in names]
         off = [f"{got:,} of {want:,} {name}" for name, got, want in sizes if want is not None and got != want]
         if off:
             lines.append(f"{split}: {', '.join(off)}")
@@ -207,17 +229,60 @@ def differences(counts: Mapping[str, SplitCounts], published: Mapping[str, Split
 
 @contextlib.contextmanager
 def set_aside(directory: Path) -> Iterator[None]:
-    """Keeps a data set that is to be replaced under another name until the new one is complete."""
+    """Keeps a data set that is to be replaced under another name until the new one is complete.
+
+    If the process is killed meanwhile, `recover` brings it back.
+    """
     if not directory.exists():
         yield
         return
-    old = directory.with_name(f"{directory.name}.old")
-    if old.exists():
+    with _held(directory):
+        old = _name_aside(directory)
+        directory.rename(old)
+        try:
+            yield
+        except BaseException:
+            old.rename(directory)
+            raise
         shutil.rmtree(old)
-    directory.rename(old)
+
+
+def recover(directory: Path) -> str | None:
+    """Undoes what `set_aside` left if it was killed.
+
+    Args:
+        directory: of the data set.
+
+    Returns:
+        What was done, None if there was nothing to do.
+
+    Raises:
+        UserError: another process has set the data set aside.
+    """
+    old = _name_aside(directory)
+    if not old.exists():
+        return None
+    with _held(old):
+        if not directory.exists():
+            old.rename(directory)
+            return f"an interrupted --overwrite had set {directory} aside; it is restored"
+        shutil.rmtree(old)
+        return f"an interrupted --overwrite left {old}; it is removed, since the new data set is complete"
+
+
+def _name_aside(directory: Path) -> Path:
+    return directory.with_name(f"{directory.name}.old")
+
+
+@contextlib.contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Holds a folder for this process, whatever its name becomes; it is free once the process has ended in any way."""
+    handle = os.open(directory, os.O_RDONLY)
     try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process replaces {str(directory)!r}; wait for it, or end it") from None
         yield
-    except BaseException:
-        old.rename(directory)
-        raise
-    shutil.rmtree(old)
+    finally:
+        os.close(handle)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline import raw_files
 
 _CHUNK = 1 << 20
 # No entry of any set comes near; what is longer is a broken file, not an entry that goes on.
@@ -31,6 +32,7 @@ def list_entries(path: Path, lists: Collection[str], what: str) -> Iterator[tupl
         UserError: the file is missing, is no JSON, or lacks one of the lists.
     """
     missing = set(lists)
+    raw_files.note(path)
     try:
         with open(path, "rb") as file:
             text = _Text(file)

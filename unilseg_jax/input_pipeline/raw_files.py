@@ -1,9 +1,11 @@
 """Reads the files of downloaded data sets; whatever is wrong with one is a `UserError` that names it."""
 
+import contextlib
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,12 +31,33 @@ class Picture(NamedTuple):
     width: int
 
 
+_NOTED: ContextVar[set[Path] | None] = ContextVar("noted files", default=None)
+
+
+@contextlib.contextmanager
+def noted_files() -> Iterator[set[Path]]:
+    """Gathers the paths of the files that are read in the block."""
+    paths: set[Path] = set()
+    token = _NOTED.set(paths)
+    try:
+        yield paths
+    finally:
+        _NOTED.reset(token)
+
+
+def note(path: Path) -> None:
+    """Notes a file that is read in another way than with `read_bytes`."""
+    if (noted := _NOTED.get()) is not None:
+        noted.add(Path(path))
+
+
 def read_bytes(path: Path, what: str = "file") -> bytes:
     """Returns a file's content.
 
     Raises:
         UserError: there is no such file, or it cannot be read.
     """
+    note(path)
     try:
         return Path(path).read_bytes()
     # A name with a zero byte is a ValueError.

@@ -7,10 +7,12 @@ The folder `unfinished_VERSION` lies beside the data set's place and holds for e
 | `SPLIT-NUMBER.array_record` | the records |
 | `SPLIT-NUMBER.npz` | their index (`index.Index`), and `keys` (`conversion.image_key`) that show doubles |
 | `SPLIT-NUMBER.json` | the shard's report, written last: counts, what was skipped, and the digest of its items |
+| `refused` | only after a refusal: the share that was allowed to be broken |
 
-A shard is finished if its report has the digest of what is to be converted now: items, configuration, folders, and
-this package's version. So another raw folder, or a file more in it, makes anew only the shards that it
-changes. Of a file's content the digest knows what the builder puts into its items (say size and time).
+A shard is finished if its report has the digest of what is to be converted now: items, configuration, folders,
+this package's version, and the files that the plan is made of (annotations, lists: size and time). So another
+file of annotations makes all shards anew, but a picture more makes anew only the shards that it changes. Of a
+picture's content the digest knows what the builder puts into its items (say size and time).
 """
 
 import contextlib
@@ -18,7 +20,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +53,16 @@ def digest_of(*made_of: object) -> str:
     return hashlib.sha256(repr((__version__, *made_of)).encode("utf-8", "backslashreplace")).hexdigest()
 
 
+def states(files: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Returns path, size (bytes) and time of change (ns) of those files that are there, in the order of the paths."""
+    found = []
+    for path in sorted(files):
+        with contextlib.suppress(OSError, ValueError):
+            state = path.stat()
+            found.append((os.fspath(path), state.st_size, state.st_mtime_ns))
+    return found
+
+
 @contextlib.contextmanager
 def locked(work: Path) -> Iterator[None]:
     """Holds a working folder, which is made, for this process; the lock falls with the process, however it ends.
@@ -78,11 +90,12 @@ def read_report(work: Path, shard: Shard) -> dict | None:
 
 
 def forget_others(work: Path, shards: Mapping[str, Shard]) -> None:
-    """Removes everything but the lock and the files of finished shards."""
+    """Removes everything but the lock, the note of a refusal, and the files of finished shards."""
     finished = {name for name, shard in shards.items() if read_report(work, shard) is not None}
     for path in work.iterdir():
         name, _, ending = path.name.partition(".")
-        if path.name != "lock" and (name not in finished or ending not in ("array_record", "npz", "json")):
+        kept = name in finished and ending in ("array_record", "npz", "json")
+        if not kept and path.name not in ("lock", "refused"):
             path.unlink()
 
 
@@ -92,6 +105,19 @@ def forget_faulty(work: Path, shards: Mapping[str, Shard]) -> None:
         report = read_report(work, shard)
         if report and report["skipped"]:
             (work / f"{shard.name}.json").unlink()
+
+
+def note_refusal(work: Path, max_skipped: float) -> None:
+    """Notes that a conversion was refused with this share allowed to be broken."""
+    write(work / "refused", repr(max_skipped).encode())
+
+
+def refused_share(work: Path) -> float:
+    """Returns the share with which the conversion was refused at last, -1 if it was not."""
+    try:
+        return float((work / "refused").read_bytes())
+    except (OSError, ValueError):
+        return -1.0
 
 
 def read_arrays(work: Path, name: str) -> tuple[Index, UInt64[np.ndarray, " n"]]:

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline import shard_files
+from unilseg_jax.input_pipeline import raw_files, shard_files
 from unilseg_jax.input_pipeline.builder import TripletBuilder
 from unilseg_jax.input_pipeline.catalogue import load_builder
 from unilseg_jax.input_pipeline.conversion import Conversion, SplitCounts, image_key
@@ -50,7 +50,7 @@ class Job:
 
 @contextlib.contextmanager
 def converted_shards(
-    job: Job, engine: Engine, workers: int, on_shard: Callable[[int, int], None]
+    job: Job, engine: Engine, workers: int, on_shard: Callable[[int, int], None], max_skipped: float
 ) -> Iterator[Callable[[TripletBuilder], list[tfds.core.SplitInfo]]]:
     """Converts all shards that are not finished; what is yielded puts them together.
 
@@ -61,6 +61,8 @@ def converted_shards(
         engine: runs the shards.
         workers: shards at a time.
         on_shard: called as `on_shard(done, total)`, first with those that were finished before.
+        max_skipped: share of the set that may be broken. After a refusal, shards of which something was skipped
+            are converted again, unless more is allowed now than then.
 
     Yields:
         A builder's `gather`.
@@ -71,6 +73,8 @@ def converted_shards(
     builder, shards = _plan(job)
     work = job.out / job.name / job.config / f"unfinished_{builder.version}"
     with shard_files.locked(work):
+        if max_skipped <= shard_files.refused_share(work):
+            shard_files.forget_faulty(work, shards)
         shard_files.forget_others(work, shards)
         # What a shard left out because of another one is decided anew: the other may have changed.
         known = {
@@ -86,7 +90,7 @@ def converted_shards(
         try:
             yield functools.partial(_gather, work, shards, builder.conversion)
         except UserError:
-            shard_files.forget_faulty(work, shards)
+            shard_files.note_refusal(work, max_skipped)
             raise
         shutil.rmtree(work)
 
@@ -136,7 +140,7 @@ def convert_shard(job: Job, work: str, name: str, digest: str, known: Sequence[i
         "bytes": sum(sizes),
         "file_size": file_size,
         "known": len(known),
-        "counts": {split: dataclasses.asdict(counts) for split, counts in builder.conversion.counts.items()},
+        "counts": {split: counts.sizes() for split, counts in builder.conversion.counts.items()},
         "skipped": builder.conversion.skipped,
         "lost_items": builder.conversion.lost_items,
         "lost_pictures": builder.conversion.lost_pictures,
@@ -155,11 +159,14 @@ def _plan(job: Job) -> tuple[TripletBuilder, dict[str, Shard]]:
     builder.pictures = job.pictures
     size = job.shard_items or builder.SHARD_ITEMS
     shards = {}
-    for split, items in builder.plan(job.raw).items():
+    with raw_files.noted_files() as files:
+        plan = builder.plan(job.raw)
+    made_of = (builder.version, builder.source, job.raw, job.pictures, shard_files.states(files))
+    for split, items in plan.items():
         builder.conversion.expect(split, len(items))
         for number, start in enumerate(range(0, len(items), size)):
             name, part = f"{split}-{number:05d}", items[start : start + size]
-            digest = shard_files.digest_of(builder.version, builder.source, job.raw, job.pictures, name, part)
+            digest = shard_files.digest_of(*made_of, name, part)
             shards[name] = Shard(name, split, part, digest)
     return builder, shards
 
