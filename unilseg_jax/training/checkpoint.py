@@ -176,7 +176,10 @@ def load_pretrained(directory: str | os.PathLike, *, with_carried: bool = True) 
     if not steps:
         raise UserError(f"{str(directory)!r} holds no finished checkpoint yet")
     path, carried_file = root / str(max(steps)), directory / CARRIED_FILE
-    items = ocp.CompositeCheckpointHandler(variables=ocp.StandardCheckpointHandler())
+    # The optimiser is named so that Orbax does not warn about an item that nobody reads.
+    items = ocp.CompositeCheckpointHandler(
+        variables=ocp.StandardCheckpointHandler(), optimizer=ocp.StandardCheckpointHandler()
+    )
     try:
         with ocp.Checkpointer(items) as checkpointer:
             shapes = checkpointer.metadata(path).item_metadata["variables"]
