@@ -1,5 +1,6 @@
 """The config of a run: its keys with their defaults, and how a command reads one."""
 
+import math
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict, config_flags
@@ -15,6 +16,7 @@ def base_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.steps = 10_000
+    config.epoch_visits = 0  # visits of pictures per epoch as far as known before the data is there; for `plan` alone
     config.model = ConfigDict(Architecture().__dict__)
     config.dtype = "float32"  # or bfloat16: what matrix products compute in
 
@@ -103,6 +105,62 @@ def use_swin(config: ConfigDict, size: str) -> None:
     if size not in SWIN_SIZES:
         raise UserError(f"no Swin of size {size!r}; wanted one of {', '.join(SWIN_SIZES)}")
     config.model.update(SWIN_SIZES[size])
+
+
+def set_epochs(config: ConfigDict, epochs: float, visits: float) -> None:
+    """Sets the steps of a run that is given in epochs; call it once the batch size is set.
+
+    Args:
+        config: the run.
+        epochs: how often each sample is seen.
+        visits: of pictures per epoch (docs/training.md): with one prompt per picture as many as there are samples.
+            `train` prints what the data really has.
+    """
+    config.epoch_visits = math.ceil(visits)
+    config.steps = math.ceil(epochs * visits / config.input.batch_size)
+
+
+def use_variant(config: ConfigDict, variant: str) -> None:
+    """Applies what stands after the colon of `--config FILE:VARIANT`; call it last.
+
+    Args:
+        config: the run.
+        variant: `debug` (see `shrink`) or the image encoder's size, a key of `SWIN_SIZES`.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if variant == "debug":
+        shrink(config)
+    elif variant in SWIN_SIZES:
+        use_swin(config, variant)
+    else:
+        raise UserError(f"no variant {variant!r} of this config; there are debug, {', '.join(SWIN_SIZES)}")
+
+
+def shrink(config: ConfigDict) -> None:
+    """Makes a run of seconds of one of days, for a look at whether it runs: on stand-ins, with the least model.
+
+    Sources, evaluations, loss, rules of the optimiser and the boxes of Table 8 stay.
+    """
+    config.model.update(
+        embed_dim=8,
+        depths=(1, 1, 1, 1),
+        num_heads=(1, 1, 1, 1),
+        window_size=4,
+        text_width=64,
+        text_layers=1,
+        sentence_width=16,
+        query_width=8,
+        query_layers=1,
+        ffn_width=8,
+    )
+    config.init.update(model="", swin="", clip="")
+    config.input.update(size=32, batch_size=8, prompts=min(config.input.prompts, 2), workers=0)
+    config.update(steps=6, epoch_visits=0, checkpoint_every=3, log_every=1, pictures=2)
+    config.optim.warmup_steps = min(config.optim.warmup_steps, 2)
+    for entry in config.evals.values():
+        entry.update(every=min(entry.every, 3), batch_size=8, prompts=2, max_images=4)
 
 
 def architecture_of(config: ConfigDict) -> Architecture:
