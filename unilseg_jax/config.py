@@ -107,7 +107,7 @@ def use_swin(config: ConfigDict, size: str) -> None:
     config.model.update(SWIN_SIZES[size])
 
 
-def set_epochs(config: ConfigDict, epochs: float, visits: float) -> None:
+def set_epochs(config: ConfigDict, epochs: int, visits: int) -> None:
     """Sets the steps of a run that is given in epochs; call it once the batch size is set.
 
     Args:
@@ -116,7 +116,7 @@ def set_epochs(config: ConfigDict, epochs: float, visits: float) -> None:
         visits: of pictures per epoch (docs/training.md): with one prompt per picture as many as there are samples.
             `train` prints what the data really has.
     """
-    config.epoch_visits = math.ceil(visits)
+    config.epoch_visits = visits
     config.steps = math.ceil(epochs * visits / config.input.batch_size)
 
 
