@@ -8,7 +8,7 @@ from ml_collections.config_dict import placeholder
 
 from unilseg_jax import shapes
 from unilseg_jax.errors import UserError
-from unilseg_jax.models.architecture import SWIN_SIZES, Architecture
+from unilseg_jax.models.architecture import BATCH_NORMS, REMATS, SWIN_SIZES, Architecture
 
 
 def base_config() -> ConfigDict:
@@ -19,6 +19,9 @@ def base_config() -> ConfigDict:
     config.epoch_visits = 0  # visits of pictures per epoch as far as known before the data is there; for `plan` alone
     config.model = ConfigDict(Architecture().__dict__)
     config.dtype = "float32"  # or bfloat16: what matrix products compute in
+    config.batch_norm = "global"  # statistics of the whole batch; or local: of each device; or frozen: the running ones
+    config.remat = "none"  # what is computed again to save memory: the transformers' blocks, or full: convolutions too
+    config.mesh = ConfigDict({"fsdp": 1})  # devices that share one copy of the parameters and of the optimiser's state
 
     # Where the first weights come from; nothing given is training from scratch.
     config.init = ConfigDict({"model": "", "swin": "", "clip": ""})
@@ -41,10 +44,16 @@ def base_config() -> ConfigDict:
     config.optim = ConfigDict()
     config.optim.learning_rate = 1e-4
     config.optim.warmup_steps = 0
+    config.optim.schedule = "step"  # or cosine, which needs neither of the next two
     config.optim.decay_at = (2 / 3,)  # shares of the run
     config.optim.decay_factor = 0.1
     config.optim.clip_norm = 0.0  # 0: off
-    config.optim.lr_scales = (("image_encoder/", 0.1), (".*", 1.0))  # first match counts
+    config.optim.accumulate = 1  # micro-batches per step, one after the other
+    # First match counts, every parameter is covered: factors of the learning rate (0 freezes) and, as in AdamW, decays.
+    config.optim.lr_scales = (("image_encoder/", 0.1), (".*", 1.0))
+    config.optim.weight_decays = ((".*", 0.0),)
+
+    config.ema = ConfigDict({"decay": 0.0})  # of a moving average of the parameters, for evaluations; 0: off
 
     # Evaluations by name; `every` 0 runs one only at the end.
     config.evals = ConfigDict()
@@ -158,7 +167,7 @@ def shrink(config: ConfigDict) -> None:
     config.init.update(model="", swin="", clip="")
     config.input.update(size=32, batch_size=8, prompts=min(config.input.prompts, 2), workers=0)
     config.update(steps=6, epoch_visits=0, checkpoint_every=3, log_every=1, pictures=2)
-    config.optim.warmup_steps = min(config.optim.warmup_steps, 2)
+    config.optim.update(warmup_steps=min(config.optim.warmup_steps, 2), accumulate=1)
     for entry in config.evals.values():
         entry.update(every=min(entry.every, 3), batch_size=8, prompts=2, max_images=4)
 
@@ -188,6 +197,8 @@ def check(config: ConfigDict) -> None:
         "input.prompts": config.input.prompts,
         "input.size": config.input.size,
         "input.hide_and_seek.grid": config.input.hide_and_seek.grid,
+        "mesh.fsdp": config.mesh.fsdp,
+        "optim.accumulate": config.optim.accumulate,
         "log_every": config.log_every,
         "checkpoint_every": config.checkpoint_every,
         "checkpoints_kept": config.checkpoints_kept,
@@ -222,8 +233,16 @@ def check(config: ConfigDict) -> None:
     for name in config.firewall.benchmarks:
         if name in config.evals:
             raise UserError(f"config.firewall.benchmarks.{name} is named like an evaluation; give it another name")
-    if config.dtype not in ("float32", "bfloat16"):
-        raise UserError(f"config.dtype = {config.dtype!r} must be 'float32' or 'bfloat16'")
+    if not 0 <= config.ema.decay < 1:
+        raise UserError(f"config.ema.decay = {config.ema.decay} must be at least 0 and less than 1")
+    for key, value, wanted in (
+        ("dtype", config.dtype, ("float32", "bfloat16")),
+        ("batch_norm", config.batch_norm, BATCH_NORMS),
+        ("remat", config.remat, REMATS),
+        ("optim.schedule", config.optim.schedule, ("step", "cosine")),
+    ):
+        if value not in wanted:
+            raise UserError(f"config.{key} = {value!r} must be {' or '.join(map(repr, wanted))}")
     if config.init.model and (config.init.swin or config.init.clip):
         raise UserError("config.init: give either model (a whole one) or swin and clip, not both")
 

@@ -61,7 +61,7 @@ def train(config, workdir: str) -> dict:
     _check_directory(directory, config)
     architecture = architecture_of(config)
     check_given(**config.init)
-    mesh = sharding.make_mesh(config.input.batch_size)
+    mesh = sharding.make_mesh(config.input.batch_size, config.mesh.fsdp, config.optim.accumulate)
     evaluators = {
         name: Evaluator(
             source=make_source(entry.source),
@@ -91,12 +91,14 @@ def train(config, workdir: str) -> dict:
             raise UserError(f"evals.{name}.batch_size {entry.batch_size} does not divide among {mesh.size} devices")
 
     # ---- Model, optimiser, state -------------------------------------------------------------------------
-    model = UniLSeg(architecture, jnp.dtype(config.dtype))
+    norm_groups = sharding.norm_groups(config.batch_norm, mesh)
+    model = UniLSeg(architecture, jnp.dtype(config.dtype), config.remat, norm_groups)
     variables_shape = jax.eval_shape(lambda: init_variables(model, config.seed))
     schedule = optim.learning_rate(
         peak=config.optim.learning_rate,
         total_steps=config.steps,
         warmup_steps=config.optim.warmup_steps,
+        schedule=config.optim.schedule,
         decay_at=config.optim.decay_at,
         decay_factor=config.optim.decay_factor,
     )
@@ -105,16 +107,19 @@ def train(config, workdir: str) -> dict:
         schedule,
         lr_scales=config.optim.lr_scales,
         clip_norm=config.optim.clip_norm,
+        weight_decays=config.optim.weight_decays,
     )
+    has_ema = config.ema.decay > 0
+    state_shape = jax.eval_shape(lambda v: init_state(v, optimizer, ema=has_ema), variables_shape)
+    shardings = sharding.state_shardings(mesh, state_shape)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         verdict.write(directory)
         checkpointer = Checkpointer(directory, config.checkpoints_kept)
     except OSError as error:
         raise UserError(f"cannot write to --workdir {workdir!r}: {error.strerror}; name another directory") from error
-    whole = sharding.replicated(mesh)
-    variables = jax.jit(lambda: init_variables(model, config.seed), out_shardings=whole)()
-    state = jax.jit(lambda v: init_state(v, optimizer), out_shardings=whole)(variables)
+    variables = jax.jit(lambda: init_variables(model, config.seed), out_shardings=shardings.variables)()
+    state = jax.jit(lambda v: init_state(v, optimizer, ema=has_ema), out_shardings=shardings)(variables)
 
     # ---- Where to start: 1. this run's last checkpoint, 2. given weights, 3. from scratch ----------------
     state = checkpointer.restore_latest(state)
@@ -128,7 +133,7 @@ def train(config, workdir: str) -> dict:
         write_carried(directory, carried)
         for note in notes:
             print(note)
-        state = jax.device_put(init_state(variables, optimizer), whole)
+        state = jax.device_put(init_state(variables, optimizer, ema=has_ema), shardings)
     del variables
     write_json(directory / "config.json", config.to_dict())
     write_model_file(directory, architecture, config.input.size)
@@ -143,12 +148,22 @@ def train(config, workdir: str) -> dict:
     verdict.show(Console())
 
     # ---- Steps -------------------------------------------------------------------------------------------
-    train_step = make_train_step(model, optimizer, mesh, seed=config.seed, loss_weights=config.loss.to_dict())
+    train_step = make_train_step(
+        model,
+        optimizer,
+        mesh,
+        seed=config.seed,
+        loss_weights=config.loss.to_dict(),
+        shardings=shardings,
+        trainable=optim.trainable(variables_shape["params"], config.optim.lr_scales),
+        accumulate=config.optim.accumulate,
+        ema_decay=config.ema.decay,
+    )
     predict_step = make_predict_step(model, mesh)
     writer = MetricWriter(directory, first_step, config.steps)
 
     def evaluate(name: str, shuffled: bool = False) -> dict:
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        variables = state.best_variables
         evaluator = evaluators[name]
         if shuffled:
             evaluator = evaluator.with_source(ShuffledPhrases(source=evaluator.source, seed=config.seed))

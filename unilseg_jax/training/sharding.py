@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from unilseg_jax.errors import UserError
 
@@ -45,7 +45,7 @@ def make_mesh(batch_size: int, fsdp: int = 1, accumulate: int = 1) -> Mesh:
     return jax.make_mesh((devices // fsdp, fsdp), AXES, axis_types=(AxisType.Auto,) * 2)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Returns the sharding of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -55,7 +55,7 @@ def split_batch(mesh: Mesh, axis: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXES))
 
 
-def state_shardings(mesh: Mesh, abstract_state: Any, smallest: int = SMALLEST) -> Any:
+def state_shardings(mesh: Mesh | AbstractMesh, abstract_state: Any, smallest: int = SMALLEST) -> Any:
     """Returns the sharding of each array of a state, by its shape alone: moments lie where their parameters do.
 
     The longest axis that the size of `fsdp` divides is divided, of equal ones the last; small arrays and those
@@ -76,6 +76,11 @@ def state_shardings(mesh: Mesh, abstract_state: Any, smallest: int = SMALLEST) -
         return NamedSharding(mesh, PartitionSpec(*[None] * longest, "fsdp"))
 
     return jax.tree.map(rule, abstract_state)
+
+
+def norm_groups(batch_norm: str, mesh: Mesh) -> int:
+    """Returns `layers.BatchNorm.groups` for a value of `config.batch_norm`; see `architecture.BATCH_NORMS`."""
+    return {"global": 1, "local": mesh.size, "frozen": 0}[batch_norm]
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

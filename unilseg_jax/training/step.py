@@ -74,9 +74,7 @@ def make_train_step(
         def add(carry, part):
             number, micro = part
             sums, batch_stats = carry
-            (loss, (terms, batch_stats)), grads = gradients(
-                params, batch_stats, micro, jax.random.fold_in(key, number)
-            )
+            (loss, (terms, batch_stats)), grads = gradients(params, batch_stats, micro, jax.random.fold_in(key, number))
             share = micro["valid"].sum() / all_valid
             sums = jax.tree.map(lambda total, x: total + share * x, sums, (loss, terms, grads))
             return (_laid_out(sums, shardings), batch_stats), None
