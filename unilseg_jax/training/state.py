@@ -6,7 +6,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
 
 from unilseg_jax import shapes
 from unilseg_jax.models.unilseg import UniLSeg
@@ -24,7 +23,7 @@ class TrainState:
         ema: moving average of `params` and `batch_stats`, a dictionary of the two; None if it is off.
     """
 
-    step: Int[Array, ""]
+    step: Any  # int32 (); of shapes and of shardings of a state, one of those
     params: dict
     batch_stats: dict
     opt_state: Any
