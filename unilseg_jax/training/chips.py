@@ -47,8 +47,10 @@ _TABLE = (
     ("TPUv6e", 918, 918, 32, 448, r"TPU v6 ?(lite|e)"),
 )
 CHIPS = {
-    name: Chip(name=name, bfloat16=bfloat16, float32=float32, memory=memory, link=link, kind=kind)
-    for name, bfloat16, float32, memory, link, kind in _TABLE
+    name: Chip(
+        name=name, kind=kind, **dict(zip(("bfloat16", "float32", "memory", "link"), map(float, sizes), strict=True))
+    )
+    for name, *sizes, kind in _TABLE
 }
 """By name. Where two kinds match a device, the first counts."""
 

@@ -23,11 +23,12 @@ class TrainState:
         ema: moving average of `params` and `batch_stats`, a dictionary of the two; None if it is off.
     """
 
-    step: Any  # int32 (); of shapes and of shardings of a state, one of those
-    params: dict
-    batch_stats: dict
+    # JAX puts shapes, shardings and marks of its own in the place of arrays, so no type is said here.
+    step: Any
+    params: Any
+    batch_stats: Any
     opt_state: Any
-    ema: dict | None = None
+    ema: Any = None
 
     @property
     def variables(self) -> dict:
