@@ -222,29 +222,32 @@ def check(config: ConfigDict) -> None:
                 raise UserError(f"config.{key} = {value} must be at least {least}")
     if config.optim.learning_rate <= 0:
         raise UserError(f"config.optim.learning_rate = {config.optim.learning_rate} must be greater than 0")
+    if not 0 <= config.ema.decay < 1:
+        raise UserError(f"config.ema.decay = {config.ema.decay} must be at least 0 and less than 1")
     _check_input(config.input)
-    for key, value in [("input.resize", config.input.resize)] + [
-        (f"evals.{name}.resize", entry.resize) for name, entry in config.evals.items()
-    ]:
-        if value not in ("letterbox", "stretch"):
-            raise UserError(f"config.{key} = {value!r} must be 'letterbox' or 'stretch'")
-    if config.firewall.mode not in ("drop", "paper"):
-        raise UserError(f"config.firewall.mode = {config.firewall.mode!r} must be 'drop' or 'paper'")
     for name in config.firewall.benchmarks:
         if name in config.evals:
             raise UserError(f"config.firewall.benchmarks.{name} is named like an evaluation; give it another name")
-    if not 0 <= config.ema.decay < 1:
-        raise UserError(f"config.ema.decay = {config.ema.decay} must be at least 0 and less than 1")
-    for key, value, wanted in (
-        ("dtype", config.dtype, ("float32", "bfloat16")),
-        ("batch_norm", config.batch_norm, BATCH_NORMS),
-        ("remat", config.remat, REMATS),
-        ("optim.schedule", config.optim.schedule, ("step", "cosine")),
-    ):
-        if value not in wanted:
-            raise UserError(f"config.{key} = {value!r} must be {' or '.join(map(repr, wanted))}")
+    _check_choices(config)
     if config.init.model and (config.init.swin or config.init.clip):
         raise UserError("config.init: give either model (a whole one) or swin and clip, not both")
+
+
+def _check_choices(config: ConfigDict) -> None:
+    """Refuses words that are not among those to choose from."""
+    resizes = ("letterbox", "stretch")
+    choices = {
+        "dtype": (config.dtype, ("float32", "bfloat16")),
+        "batch_norm": (config.batch_norm, BATCH_NORMS),
+        "remat": (config.remat, REMATS),
+        "optim.schedule": (config.optim.schedule, ("step", "cosine")),
+        "firewall.mode": (config.firewall.mode, ("drop", "paper")),
+        "input.resize": (config.input.resize, resizes),
+    }
+    choices |= {f"evals.{name}.resize": (entry.resize, resizes) for name, entry in config.evals.items()}
+    for key, (value, wanted) in choices.items():
+        if value not in wanted:
+            raise UserError(f"config.{key} = {value!r} must be {' or '.join(map(repr, wanted))}")
 
 
 def _check_input(config: ConfigDict) -> None:
