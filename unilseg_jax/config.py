@@ -64,7 +64,14 @@ def base_config() -> ConfigDict:
 
     config.log_every = 10
     config.checkpoint_every = 1000
+    config.checkpoint_minutes = 0.0  # also when the last one is so old, looked at every log_every steps; 0: off
     config.checkpoints_kept = 2
+    config.best_metric = ""  # such as val/oiou: the weights of its best evaluation are kept in best/; "": off
+    config.profile_steps = ()  # first and last step that a trace is written of, into profile/
+
+    # Several processes: found without a word under Slurm and in an indexed Job of Kubernetes; "auto" lets JAX look, as
+    # on TPU pods; or host:port of process 0, their number and this one's. They wait `timeout` s for one another.
+    config.distributed = ConfigDict({"coordinator": "", "num_processes": 0, "process_id": -1, "timeout": 600.0})
     config.pictures = 8  # drawn per evaluation
     return config
 
@@ -209,6 +216,7 @@ def check(config: ConfigDict) -> None:
         "input.threads": config.input.threads,
         "input.workers": config.input.workers,
         "pictures": config.pictures,
+        "checkpoint_minutes": config.checkpoint_minutes,
     }
     not_negative |= {f"input.sources.{name}.weight": entry.weight for name, entry in config.input.sources.items()}
     for name, entry in config.evals.items():
@@ -225,6 +233,7 @@ def check(config: ConfigDict) -> None:
     if not 0 <= config.ema.decay < 1:
         raise UserError(f"config.ema.decay = {config.ema.decay} must be at least 0 and less than 1")
     _check_input(config.input)
+    _check_watch(config)
     for name in config.firewall.benchmarks:
         if name in config.evals:
             raise UserError(f"config.firewall.benchmarks.{name} is named like an evaluation; give it another name")
@@ -248,6 +257,18 @@ def _check_choices(config: ConfigDict) -> None:
     for key, (value, wanted) in choices.items():
         if value not in wanted:
             raise UserError(f"config.{key} = {value!r} must be {' or '.join(map(repr, wanted))}")
+
+
+def _check_watch(config: ConfigDict) -> None:
+    """Refuses a metric that no evaluation has, steps that cannot be traced, a time that cannot be waited."""
+    if config.best_metric and config.best_metric.rpartition("/")[0] not in config.evals:
+        names = ", ".join(f"{name}/oiou" for name in config.evals)
+        raise UserError(f"config.best_metric = {config.best_metric!r} is of no evaluation; there are such as {names}")
+    steps = config.profile_steps
+    if steps and not (len(steps) == 2 and 1 <= steps[0] <= steps[1]):
+        raise UserError(f"config.profile_steps = {steps} must be a first and a last step, such as (10,12), or ()")
+    if config.distributed.timeout <= 0:
+        raise UserError(f"config.distributed.timeout = {config.distributed.timeout} s must be greater than 0")
 
 
 def _check_input(config: ConfigDict) -> None:

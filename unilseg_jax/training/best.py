@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
-from unilseg_jax.training.checkpoint import CARRIED_FILE, CHECKPOINTS, MODEL_FILE, writing
+from unilseg_jax.training.checkpoint import CARRIED_FILE, CHECKPOINTS, MODEL_FILE, check, writing
 from unilseg_jax.training.state import TrainState
 
 BEST = "best"
@@ -60,6 +60,14 @@ class BestCheckpoint:
             # The same run may have been further before, under a metric of another name.
             self._manager.save(step, args=ocp.args.Composite(variables=variables, score=score), force=True)
         self._value = value
+
+    def check(self) -> None:
+        """Looks whether the writing thread has failed; waits for nothing.
+
+        Raises:
+            ExternalError: it has.
+        """
+        check(self._manager)
 
     def close(self) -> None:
         """Waits and lets go of the directory.

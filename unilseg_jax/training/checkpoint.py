@@ -136,8 +136,7 @@ class Checkpointer:
         Raises:
             ExternalError: it has.
         """
-        if not self._manager.is_saving_in_progress():
-            self.wait()
+        check(self._manager)
 
     def wait(self) -> None:
         """Waits until everything is on disk.
@@ -158,6 +157,13 @@ def _items(state: TrainState) -> dict[str, dict]:
     """Returns what a checkpoint of a run holds, by the names of its folders."""
     items = {"variables": state.variables, "optimizer": {"opt_state": state.opt_state}}
     return items if state.ema is None else {**items, "ema": state.ema}
+
+
+def check(manager: ocp.CheckpointManager) -> None:
+    """Raises what a manager's writing thread has met, without waiting for it; see `writing`."""
+    if not manager.is_saving_in_progress():
+        with writing(manager):
+            manager.wait_until_finished()
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -139,6 +140,13 @@ def wait_for_all(what: str, timeout: float) -> None:
 def _message(what: str, timeout: float, absent: list[str]) -> str:
     who = f"process {', '.join(absent)} did not come" if absent else "not all processes came"
     return f"waited {timeout:g} s for {what}: {who}; see the logs, then start the run again"
+
+
+def on_host(tree: Any) -> Any:
+    """Returns the arrays of a structure as whole NumPy arrays, wherever their parts lie."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def agreed(decision: bool) -> bool:

@@ -7,6 +7,8 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
+from unilseg_jax.errors import StoppedBySignal
+
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -41,10 +43,14 @@ class StopRequest:
         if self._several:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    @property
-    def at_once(self) -> bool:
-        """Whether a run of one process shall stop as soon as it can; several must wait for their step."""
-        return bool(self.signal) and not self._several
+    def leave(self) -> None:
+        """Breaks off what needs not be finished; several processes have to stay together for it.
+
+        Raises:
+            StoppedBySignal: a run of one process was asked to stop.
+        """
+        if self.signal and not self._several:
+            raise StoppedBySignal(f"{self.signal} came")
 
     def reached(self, step: int) -> bool:
         """Returns whether the run stops after `step`; every process asks this after every step, and before the first.
