@@ -1,8 +1,9 @@
 """Table 8's four rows on drawn scenes: what each box of the paper adds.
 
-    for row in baseline pre_fusion language_path vision_path; do for seed in 0 1 2; do
-      python -m unilseg_jax.train --config configs/ablation.py:$row --workdir runs/ablation/$row-$seed \
-        --config.seed=$seed; done; done
+    python -m unilseg_jax.train --config configs/ablation.py:baseline --workdir runs/ablation/baseline-0
+    python benchmarks/ablation.py
+
+The first is one run; the second makes all rows with three seeds each, and prints the table.
 
 Each row has the boxes of the rows before it. The seed changes the first weights and the order of the scenes; the
 scenes and those that are judged stay the same.
