@@ -1,6 +1,7 @@
 """Configs: each is a model that can be built, and every mistake on the command line costs one line."""
 
 import ast
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -31,6 +32,12 @@ def parse(*arguments):
     return configs.parse_flags(arguments)
 
 
+@functools.cache
+def variables_of(architecture):
+    """Returns the shapes of a model's variables; many configs share a model."""
+    return jax.eval_shape(lambda: state.init_variables(UniLSeg(architecture), 0))
+
+
 @pytest.mark.parametrize(
     ("path", "arguments"),
     [
@@ -43,8 +50,7 @@ def parse(*arguments):
 def test_every_config_is_a_model_with_an_optimiser_that_covers_it(path, arguments):
     config = load(path, *arguments)
     configs.check(config)
-    architecture = configs.architecture_of(config)
-    variables = jax.eval_shape(lambda: state.init_variables(UniLSeg(architecture), config.seed))
+    variables = variables_of(configs.architecture_of(config))
     assert variables["params"]["image_encoder"]
     scales = optim.group_scales(variables["params"], config.optim.lr_scales)
     assert set(jax.tree.leaves(scales)) <= {float(factor) for _, factor in config.optim.lr_scales}

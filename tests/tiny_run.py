@@ -1,6 +1,7 @@
 """A run of `configs/quickstart.py` shrunk to seconds, as flags; and processes that share what they compiled."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -57,14 +58,24 @@ def flags(workdir: object, config: str = QUICKSTART, **more: object) -> list[str
     ]
 
 
-def environment(cache: object = None) -> dict[str, str]:
-    """Returns the environment of a user's process: one device, without the simulated ones of the tests.
+def free_port() -> int:
+    """Returns a port of this machine that nobody listens at."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def environment(cache: object = None, devices: int = 1) -> dict[str, str]:
+    """Returns the environment of a user's process, without the simulated devices of the tests.
 
     Args:
         cache: folder of compiled programs that several processes share.
+        devices: to be simulated in this process.
     """
     found = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
     found["JAX_PLATFORMS"] = "cpu"
+    if devices > 1:
+        found["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     if cache is not None:
         found |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         # Compiling takes most of the time; what is computed stays the same but for rounding.
@@ -72,20 +83,20 @@ def environment(cache: object = None) -> dict[str, str]:
     return found
 
 
-def start(arguments: list[str], cache: object = None) -> subprocess.Popen:
+def start(arguments: list[str], cache: object = None, devices: int = 1) -> subprocess.Popen:
     """Starts `python -m unilseg_jax.train` as a user would."""
     return subprocess.Popen(
         [sys.executable, "-m", "unilseg_jax.train", *arguments],
         cwd=ROOT,
-        env=environment(cache),
+        env=environment(cache, devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def run(arguments: list[str], cache: object = None) -> tuple[int, str, str]:
+def run(arguments: list[str], cache: object = None, devices: int = 1) -> tuple[int, str, str]:
     """Runs the command to its end and returns exit code, stdout and stderr."""
-    process = start(arguments, cache)
+    process = start(arguments, cache, devices)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
