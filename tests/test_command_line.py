@@ -58,7 +58,12 @@ def test_benchmarks_explain_themselves(path):
     result = subprocess.run([sys.executable, str(path), "--help"], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert path.name in result.stdout
-    assert "--peer" in result.stdout
+    assert "--help" in result.stdout
+
+
+def test_the_benchmark_of_inference_takes_the_released_code():
+    command = [sys.executable, str(ROOT / "benchmarks" / "inference.py"), "--help"]
+    assert "--peer CHECKOUT" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_a_benchmark_refuses_an_unknown_flag():

@@ -244,7 +244,10 @@ def load_pretrained(directory: str | os.PathLike, *, with_carried: bool = True) 
         raise UserError(f"{str(directory)!r} holds no finished checkpoint yet")
     path, carried_file = root / str(max(steps)), directory / CARRIED_FILE
     item = "ema" if (path / "ema").is_dir() else "variables"
-    items = ocp.CompositeCheckpointHandler(**{item: ocp.StandardCheckpointHandler()})
+    # All items are named, so that Orbax does not warn of those that nobody reads.
+    items = ocp.CompositeCheckpointHandler(
+        **{name: ocp.StandardCheckpointHandler() for name in ("variables", "ema", "optimizer")}
+    )
     try:
         with ocp.Checkpointer(items) as checkpointer:
             shapes = checkpointer.metadata(path).item_metadata[item]
