@@ -138,6 +138,12 @@ MISTAKES = {
     "unknown resize": (["--config.input.resize=crop"], "'crop' must be 'letterbox' or 'stretch'"),
     "unknown resize of an evaluation": (["--config.evals.held_out.resize=crop"], "evals.held_out.resize"),
     "unknown dtype": (["--config.dtype=float16"], "float16"),
+    "unknown remat": (["--config.remat=some"], "config.remat = 'some' must be 'none' or 'blocks' or 'full'"),
+    "unknown batch norm": (["--config.batch_norm=synced"], "config.batch_norm = 'synced'"),
+    "unknown schedule": (["--config.optim.schedule=linear"], "config.optim.schedule = 'linear'"),
+    "average that never moves": (["--config.ema.decay=1.0"], "config.ema.decay = 1.0 must be at least 0 and less"),
+    "no device for a copy": (["--config.mesh.fsdp=0"], "config.mesh.fsdp = 0 must be at least 1"),
+    "no micro-batch": (["--config.optim.accumulate=0"], "config.optim.accumulate = 0 must be at least 1"),
     "sizes that do not fit": (["--config.model.embed_dim=12"], "config.model: "),
     "two first weights": (["--config.init.model=a", "--config.init.clip=b"], "not both"),
 }

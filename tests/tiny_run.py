@@ -1,5 +1,6 @@
-"""A run of `configs/quickstart.py` shrunk to seconds, as flags; and processes that share what they compiled."""
+"""A run of `configs/quickstart.py` shrunk to seconds, as flags; processes that share what they compiled."""
 
+import json
 import os
 import socket
 import subprocess
@@ -40,6 +41,7 @@ CHANGES = {
     "optim.warmup_steps": 50,
     "checkpoint_every": CHECKPOINT_EVERY,
     "log_every": 1,
+    "best_metric": "held_out/oiou",
     "pictures": 2,
     "evals.held_out.every": EVALUATE_EVERY,
     "evals.held_out.source.num_scenes": SCENES,
@@ -83,8 +85,8 @@ def environment(cache: object = None, devices: int = 1) -> dict[str, str]:
     return found
 
 
-def start(arguments: list[str], cache: object = None, devices: int = 1) -> subprocess.Popen:
-    """Starts `python -m unilseg_jax.train` as a user would."""
+def start(arguments: list[str], cache: object = None, devices: int = 1, **options: object) -> subprocess.Popen:
+    """Starts `python -m unilseg_jax.train` as a user would; `options` are `Popen`'s."""
     return subprocess.Popen(
         [sys.executable, "-m", "unilseg_jax.train", *arguments],
         cwd=ROOT,
@@ -92,11 +94,51 @@ def start(arguments: list[str], cache: object = None, devices: int = 1) -> subpr
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        **options,
     )
 
 
-def run(arguments: list[str], cache: object = None, devices: int = 1) -> tuple[int, str, str]:
+def run(arguments: list[str], cache: object = None, devices: int = 1, **options: object) -> tuple[int, str, str]:
     """Runs the command to its end and returns exit code, stdout and stderr."""
-    process = start(arguments, cache, devices)
+    process = start(arguments, cache, devices, **options)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
+
+
+def stop_at(line_start: str, number: int, arguments: list[str], cache: object = None) -> tuple[int, str]:
+    """Runs the command, sends it a signal once it prints a line, and returns exit code and stderr."""
+    process = start(arguments, cache)
+    for line in process.stdout:
+        if line.startswith(line_start):
+            process.send_signal(number)
+            break
+    _, err = process.communicate(timeout=300)
+    return process.returncode, err
+
+
+CLOCK = {"images_per_s", "model_tflop_per_s", "data_s", "checkpoint_s", "compute_s"}
+"""What a run writes about each step that depends on the clock."""
+
+
+def entries(workdir: Path, prefix: str) -> list[dict]:
+    """Returns the lines of `metrics.jsonl` whose numbers have the prefix, in order."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if any(key.startswith(prefix) for key in line)]
+
+
+def curve(workdir: Path) -> list[dict]:
+    """Returns everything about the steps that does not depend on the clock."""
+    return [
+        {key: value for key, value in line.items() if key.removeprefix("train/") not in CLOCK}
+        for line in entries(workdir, "train/")
+    ]
+
+
+def evaluated(workdir: Path, name: str) -> list[int]:
+    """Returns the steps of the lines of an evaluation."""
+    return [line["step"] for line in entries(workdir, f"{name}/")]
+
+
+def evaluations() -> list[int]:
+    """Returns the steps after which the run evaluates."""
+    return [*range(EVALUATE_EVERY, STEPS, EVALUATE_EVERY), STEPS]

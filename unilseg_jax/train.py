@@ -23,8 +23,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(__doc__)
         return
     config, workdir = parse_flags(argv)
-    # Orbax logs each error many times over, with tracebacks; what matters is raised.
+    # Orbax logs each error many times over, with tracebacks; what matters is raised. Where one array of a checkpoint
+    # cannot be written, its storage reports each of the others to an event loop that is gone.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.excepthook = lambda *error: None if "Event loop is closed" in str(error[1]) else sys.__excepthook__(*error)
     train(config, workdir)
 
 
@@ -163,7 +166,6 @@ def train(config, workdir: str) -> dict:
     )
     evaluations = Evaluations(evaluators, model, mesh, seed=config.seed, keep=config.pictures, timeout=timeout)
     writer = MetricWriter(directory, first_step, config.steps, silent=not speaks)
-    times = watch.StepTimes()
     stop = StopRequest()
 
     def evaluate(name: str, shuffled: bool = False) -> dict:
@@ -209,7 +211,8 @@ def train(config, workdir: str) -> dict:
             evaluate_due(first_step)  # what a signal broke off
         except StoppedBySignal:
             stops = True
-        began = saved_at = time.perf_counter()
+        times, began = watch.StepTimes(), time.perf_counter()
+        saved_at = began
         checked = logged = first_step
         for step in range(first_step + 1, config.steps + 1):
             if stops:
