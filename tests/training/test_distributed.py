@@ -77,7 +77,9 @@ from unilseg_jax.errors import ExternalError
 from unilseg_jax.training import distributed
 
 me = int(sys.argv[3])
-distributed.connect(Path(sys.argv[1]), coordinator=sys.argv[2], num_processes=2, process_id=me, timeout=float(sys.argv[4]))
+distributed.connect(
+    Path(sys.argv[1]), coordinator=sys.argv[2], num_processes=2, process_id=me, timeout=float(sys.argv[4])
+)
 rows = distributed.gather_rows(np.full((1 + 2 * me, 2), 7 + me, np.int32))
 print("rows", rows[:, 0].tolist(), "agreed", distributed.agreed(me == 0), flush=True)
 distributed.wait_for_all("both", 30)

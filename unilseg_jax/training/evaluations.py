@@ -53,11 +53,7 @@ def make_evaluators(evals: ConfigDict, *, size: int, word_len: int) -> dict[str,
     Raises:
         UserError: a source is not there, or a batch does not divide among the devices of this process.
     """
-    devices = jax.local_device_count()
-    for name, entry in evals.items():
-        if entry.batch_size % devices:
-            raise UserError(f"evals.{name}.batch_size {entry.batch_size} does not divide among {devices} devices")
-    return {
+    evaluators = {
         name: Evaluator(
             source=make_source(entry.source),
             size=size,
@@ -70,6 +66,11 @@ def make_evaluators(evals: ConfigDict, *, size: int, word_len: int) -> dict[str,
         )
         for name, entry in evals.items()
     }
+    devices = jax.local_device_count()
+    for name, entry in evals.items():
+        if entry.batch_size % devices:
+            raise UserError(f"evals.{name}.batch_size {entry.batch_size} does not divide among {devices} devices")
+    return evaluators
 
 
 class Evaluations:
