@@ -90,7 +90,13 @@ def test_a_signal_to_the_local_script_stops_the_run_for_good(programs, number):
         f"trap 'sleep 0.3; exit 75' TERM\ntouch {programs}/ready\nfor _ in $(seq 100); do sleep 0.1; done",
     )
     environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
-    process = subprocess.Popen(["bash", LAUNCH / "local.sh", "c.py", "w"], env=environment, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        ["bash", LAUNCH / "local.sh", "c.py", "w"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        # What runs in the background may have inherited that SIGINT is ignored, and Bash cannot trap that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while not (programs / "ready").exists():
         time.sleep(0.02)
     process.send_signal(number)
