@@ -9,6 +9,8 @@ configs=$(cd "$(dirname "$0")/../configs" && pwd)
 mkdir -p "$1"
 cd "$1"
 shift
+# Compiling takes nearly all of the time.
+export JAX_DISABLE_MOST_OPTIMIZATIONS=${JAX_DISABLE_MOST_OPTIMIZATIONS:-1}
 
 for set in refcoco grefcoco coco_stuff ref_youtube_vos part_imagenet lip salient; do
   python -m unilseg_jax.prepare "$set" --synthetic 4 --raw "raw/$set" --out prepared

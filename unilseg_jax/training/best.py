@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
-from unilseg_jax.training.checkpoint import CARRIED_FILE, CHECKPOINTS, MODEL_FILE, check, writing
+from unilseg_jax.training.checkpoint import CARRIED_FILE, CHECKPOINTS, MODEL_FILE, check, make_manager, writing
 from unilseg_jax.training.state import TrainState
 
 BEST = "best"
@@ -24,8 +24,7 @@ class BestCheckpoint:
 
     def __init__(self, directory: Path, metric: str):
         self._run, self._metric = Path(directory), metric
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager((self._run / BEST / CHECKPOINTS).absolute(), options=options)
+        self._manager = make_manager(self._run / BEST / CHECKPOINTS, keep=1)
         self._value = self._value_on_disk()
 
     def _value_on_disk(self) -> float:

@@ -67,8 +67,7 @@ class Checkpointer:
     """
 
     def __init__(self, directory: Path, keep: int = 2):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager((Path(directory) / CHECKPOINTS).absolute(), options=options)
+        self._manager = make_manager(Path(directory) / CHECKPOINTS, keep)
 
     @property
     def started(self) -> bool:
@@ -162,6 +161,28 @@ def _items(state: TrainState) -> dict[str, dict]:
     """Returns what a checkpoint of a run holds, by the names of its folders."""
     items = {"variables": state.variables, "optimizer": {"opt_state": state.opt_state}}
     return items if state.ema is None else {**items, "ema": state.ema}
+
+
+def make_manager(directory: Path, keep: int) -> ocp.CheckpointManager:
+    """Returns Orbax's manager of a folder of checkpoints, which is made if missing; it writes in another thread.
+
+    Args:
+        directory: with a folder for each step.
+        keep: how many of the newest stay.
+    """
+    processes = ocp.options.MultiprocessingOptions()
+    if jax.process_count() > 1:
+        # Where the processes are named, Orbax's threads wait for one another through JAX's coordinator. Otherwise they
+        # do so by a computation on the devices, which comes between those of the training in another order in each
+        # process: all of them would wait for ever.
+        processes = ocp.options.MultiprocessingOptions(
+            active_processes=set(range(jax.process_count())), barrier_sync_key_prefix=directory.parent.name
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, enable_async_checkpointing=True, create=False, multiprocessing_options=processes
+    )
+    return ocp.CheckpointManager(directory.absolute(), options=options)
 
 
 def check(manager: ocp.CheckpointManager) -> None:
