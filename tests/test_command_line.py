@@ -27,9 +27,10 @@ def parser():
         (["--threshold", "much"], "much"),
         (["--threshold", "0.5", "--sharpen"], "--sharpen"),
         (["--thresh", "0.5"], "--thresh"),
+        (["--treshold=0.5"], "unrecognized argument --treshold; is --threshold meant?"),
         (["--threshold", "0.5", "--count", "0"], "'0' is not a whole number of at least 1"),
     ],
-    ids=["missing", "wrong type", "unknown", "shortened", "not positive"],
+    ids=["missing", "wrong type", "unknown", "shortened", "misspelt", "not positive"],
 )
 def test_a_mistake_costs_one_line_and_code_2(parser, arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -40,6 +41,12 @@ def test_a_mistake_costs_one_line_and_code_2(parser, arguments, message, capsys)
     assert line.endswith("see `segment --help`\n")
     assert line.count("\n") == 1
     assert message in line
+
+
+def test_what_follows_two_dashes_is_no_flag():
+    parser = OneLineParser(prog="segment")
+    parser.add_argument("words", nargs="*")
+    assert parser.parse_args(["--", "--threshold"]).words == ["--threshold"]
 
 
 def test_good_arguments_are_read(parser):

@@ -1,6 +1,9 @@
 """The argument parser of all commands: a mistake costs one line, not a page."""
 
 import argparse
+import difflib
+import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 
@@ -13,6 +16,16 @@ class OneLineParser(argparse.ArgumentParser):
     def __init__(self, *args, **kwargs):
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+        """Parses arguments; a misspelt flag is named as such, not as the lack of the one that was meant."""
+        args = list(sys.argv[1:] if args is None else args)
+        for argument in args[: args.index("--")] if "--" in args else args:
+            flag = argument.split("=")[0]
+            if flag.startswith("--") and flag not in self._option_string_actions:
+                close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+                self.error(f"unrecognized argument {flag}" + (f"; is {close[0]} meant?" if close else ""))
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Ends the process with the message in one line."""

@@ -52,6 +52,11 @@ def test_name_selects_the_configuration(prepared):
     assert sources.open_source("refcoco", data_dir=prepared, split="testA").directory.parts[-2] == "refcoco"
 
 
+def test_the_name_of_a_configuration_alone_says_whose_it_is(prepared):
+    with pytest.raises(UserError, match=r"no prepared data set 'refcocog' .*; is refcoco/refcocog meant\?"):
+        sources.open_source("refcocog", data_dir=prepared, split="test")
+
+
 def read_first(source: sources.TripletSource) -> float:
     return float(source[0].image.mean())
 

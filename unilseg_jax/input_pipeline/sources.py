@@ -238,6 +238,9 @@ def find_set(name: str, data_dir: str | os.PathLike) -> Path:
     folder = data_dir / base / config
     versions = finished_versions(folder)
     if not versions:
+        others = sorted(path.parent.name for path in data_dir.glob(f"*/{base}") if finished_versions(path))
+        if others and not config:
+            wanted = f"is {others[0]}/{base} meant?"
         raise UserError(f"no prepared data set {name!r} in {str(data_dir)!r}; {wanted}")
     readable = [path for path in versions if int(path.name.split(".")[0]) == SCHEMA_VERSION]
     if not readable:
