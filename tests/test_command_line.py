@@ -27,7 +27,7 @@ def parser():
         (["--threshold", "much"], "much"),
         (["--threshold", "0.5", "--sharpen"], "--sharpen"),
         (["--thresh", "0.5"], "--thresh"),
-        (["--treshold=0.5"], "unrecognized argument --treshold; is --threshold meant?"),
+        (["--treshold=0.5"], "unrecognized arguments: --treshold; is --threshold meant?"),
         (["--threshold", "0.5", "--count", "0"], "'0' is not a whole number of at least 1"),
     ],
     ids=["missing", "wrong type", "unknown", "shortened", "misspelt", "not positive"],

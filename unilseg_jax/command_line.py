@@ -24,7 +24,7 @@ class OneLineParser(argparse.ArgumentParser):
             flag = argument.split("=")[0]
             if flag.startswith("--") and flag not in self._option_string_actions:
                 close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
-                self.error(f"unrecognized argument {flag}" + (f"; is {close[0]} meant?" if close else ""))
+                self.error(f"unrecognized arguments: {flag}" + (f"; is {close[0]} meant?" if close else ""))
         return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
