@@ -1,8 +1,11 @@
 """How commands end: a mistake of the user's costs one line, everything else stays an exception."""
 
+import errno
+import re
+
 import pytest
 
-from unilseg_jax.errors import UserError, checked_file, run_command
+from unilseg_jax.errors import ExternalError, StoppedBySignal, UserError, checked_file, run_command
 
 
 def ending(error, capsys):
@@ -23,6 +26,8 @@ def ending(error, capsys):
     [
         (UserError("no such image: 'a.jpg'; check the path"), 2, "error: no such image: 'a.jpg'; check the path\n"),
         (FloatingPointError("the loss is nan"), 3, "error: the loss is nan\n"),
+        (ExternalError("process 1 is missing"), 74, "error: process 1 is missing\n"),
+        (StoppedBySignal("saved at step 7"), 75, "stopped: saved at step 7\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
     ids=lambda value: type(value).__name__,
@@ -37,6 +42,14 @@ def test_an_error_of_ours_is_not_hidden():
 
     with pytest.raises(ValueError, match="a bug"):
         run_command(main, [])
+
+
+def test_a_full_disk_is_one_line_and_another_error_of_the_disk_is_not_hidden(capsys):
+    code, line = ending(OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl"), capsys)
+    assert code == 74
+    assert re.fullmatch(r"error: .*No space left on device: 'metrics.jsonl'; make room .*\n", line)
+    with pytest.raises(PermissionError):
+        ending(PermissionError(errno.EACCES, "Permission denied"), capsys)
 
 
 def test_arguments_are_handed_on_and_success_is_silent(capsys):

@@ -1,5 +1,6 @@
 """The config of a run: its keys with their defaults, and how a command reads one."""
 
+import math
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict, config_flags
@@ -7,7 +8,7 @@ from ml_collections.config_dict import placeholder
 
 from unilseg_jax import shapes
 from unilseg_jax.errors import UserError
-from unilseg_jax.models.architecture import SWIN_SIZES, Architecture
+from unilseg_jax.models.architecture import BATCH_NORMS, REMATS, SWIN_SIZES, Architecture
 
 
 def base_config() -> ConfigDict:
@@ -15,8 +16,12 @@ def base_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.steps = 10_000
+    config.epoch_visits = 0  # visits of pictures per epoch as far as known before the data is there; for `plan` alone
     config.model = ConfigDict(Architecture().__dict__)
     config.dtype = "float32"  # or bfloat16: what matrix products compute in
+    config.batch_norm = "global"  # statistics of the whole batch; or local: of each device; or frozen: the running ones
+    config.remat = "none"  # what is computed again to save memory: the transformers' blocks, or full: convolutions too
+    config.mesh = ConfigDict({"fsdp": 1})  # devices that share one copy of the parameters and of the optimiser's state
 
     # Where the first weights come from; nothing given is training from scratch.
     config.init = ConfigDict({"model": "", "swin": "", "clip": ""})
@@ -39,10 +44,16 @@ def base_config() -> ConfigDict:
     config.optim = ConfigDict()
     config.optim.learning_rate = 1e-4
     config.optim.warmup_steps = 0
+    config.optim.schedule = "step"  # or cosine, which needs neither of the next two
     config.optim.decay_at = (2 / 3,)  # shares of the run
     config.optim.decay_factor = 0.1
     config.optim.clip_norm = 0.0  # 0: off
-    config.optim.lr_scales = (("image_encoder/", 0.1), (".*", 1.0))  # first match counts
+    config.optim.accumulate = 1  # micro-batches per step, one after the other
+    # First match counts, every parameter is covered: factors of the learning rate (0 freezes) and, as in AdamW, decays.
+    config.optim.lr_scales = (("image_encoder/", 0.1), (".*", 1.0))
+    config.optim.weight_decays = ((".*", 0.0),)
+
+    config.ema = ConfigDict({"decay": 0.0})  # of a moving average of the parameters, for evaluations; 0: off
 
     # Evaluations by name; `every` 0 runs one only at the end.
     config.evals = ConfigDict()
@@ -53,7 +64,14 @@ def base_config() -> ConfigDict:
 
     config.log_every = 10
     config.checkpoint_every = 1000
+    config.checkpoint_minutes = 0.0  # also when the last one is so old, looked at every log_every steps; 0: off
     config.checkpoints_kept = 2
+    config.best_metric = ""  # such as val/oiou: the weights of its best evaluation are kept in best/; "": off
+    config.profile_steps = ()  # first and last step that a trace is written of, into profile/
+
+    # Several processes: found without a word under Slurm and in an indexed Job of Kubernetes; "auto" lets JAX look, as
+    # on TPU pods; or host:port of process 0, their number and this one's. They wait `timeout` s for one another.
+    config.distributed = ConfigDict({"coordinator": "", "num_processes": 0, "process_id": -1, "timeout": 600.0})
     config.pictures = 8  # drawn per evaluation
     return config
 
@@ -105,6 +123,62 @@ def use_swin(config: ConfigDict, size: str) -> None:
     config.model.update(SWIN_SIZES[size])
 
 
+def set_epochs(config: ConfigDict, epochs: int, visits: int) -> None:
+    """Sets the steps of a run that is given in epochs; call it once the batch size is set.
+
+    Args:
+        config: the run.
+        epochs: how often each sample is seen.
+        visits: of pictures per epoch (docs/training.md): with one prompt per picture as many as there are samples.
+            `train` prints what the data really has.
+    """
+    config.epoch_visits = visits
+    config.steps = math.ceil(epochs * visits / config.input.batch_size)
+
+
+def use_variant(config: ConfigDict, variant: str) -> None:
+    """Applies what stands after the colon of `--config FILE:VARIANT`; call it last.
+
+    Args:
+        config: the run.
+        variant: `debug` (see `shrink`) or the image encoder's size, a key of `SWIN_SIZES`.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if variant == "debug":
+        shrink(config)
+    elif variant in SWIN_SIZES:
+        use_swin(config, variant)
+    else:
+        raise UserError(f"no variant {variant!r} of this config; there are debug, {', '.join(SWIN_SIZES)}")
+
+
+def shrink(config: ConfigDict) -> None:
+    """Makes a run of seconds of one of days, for a look at whether it runs: on stand-ins, with the least model.
+
+    Sources, evaluations, loss, rules of the optimiser and the boxes of Table 8 stay.
+    """
+    config.model.update(
+        embed_dim=8,
+        depths=(1, 1, 1, 1),
+        num_heads=(1, 1, 1, 1),
+        window_size=4,
+        text_width=64,
+        text_layers=1,
+        sentence_width=16,
+        query_width=8,
+        query_layers=1,
+        ffn_width=8,
+    )
+    config.init.update(model="", swin="", clip="")
+    config.input.update(size=32, batch_size=8, prompts=min(config.input.prompts, 2), workers=0)
+    config.update(steps=6, epoch_visits=0, checkpoint_every=3, log_every=1, pictures=2)
+    config.optim.update(warmup_steps=min(config.optim.warmup_steps, 2), accumulate=1)
+    for entry in config.evals.values():
+        entry.update(every=min(entry.every, 3), batch_size=8, prompts=2, max_images=4)
+
+
 def architecture_of(config: ConfigDict) -> Architecture:
     """Returns the model's sizes.
 
@@ -130,6 +204,8 @@ def check(config: ConfigDict) -> None:
         "input.prompts": config.input.prompts,
         "input.size": config.input.size,
         "input.hide_and_seek.grid": config.input.hide_and_seek.grid,
+        "mesh.fsdp": config.mesh.fsdp,
+        "optim.accumulate": config.optim.accumulate,
         "log_every": config.log_every,
         "checkpoint_every": config.checkpoint_every,
         "checkpoints_kept": config.checkpoints_kept,
@@ -140,6 +216,7 @@ def check(config: ConfigDict) -> None:
         "input.threads": config.input.threads,
         "input.workers": config.input.workers,
         "pictures": config.pictures,
+        "checkpoint_minutes": config.checkpoint_minutes,
     }
     # An entry may be a source as it is, without what `training_source` adds.
     not_negative |= {
@@ -156,21 +233,45 @@ def check(config: ConfigDict) -> None:
                 raise UserError(f"config.{key} = {value} must be at least {least}")
     if config.optim.learning_rate <= 0:
         raise UserError(f"config.optim.learning_rate = {config.optim.learning_rate} must be greater than 0")
+    if not 0 <= config.ema.decay < 1:
+        raise UserError(f"config.ema.decay = {config.ema.decay} must be at least 0 and less than 1")
     _check_input(config.input)
-    for key, value in [("input.resize", config.input.resize)] + [
-        (f"evals.{name}.resize", entry.resize) for name, entry in config.evals.items()
-    ]:
-        if value not in ("letterbox", "stretch"):
-            raise UserError(f"config.{key} = {value!r} must be 'letterbox' or 'stretch'")
-    if config.firewall.mode not in ("drop", "paper"):
-        raise UserError(f"config.firewall.mode = {config.firewall.mode!r} must be 'drop' or 'paper'")
+    _check_watch(config)
     for name in config.firewall.benchmarks:
         if name in config.evals:
             raise UserError(f"config.firewall.benchmarks.{name} is named like an evaluation; give it another name")
-    if config.dtype not in ("float32", "bfloat16"):
-        raise UserError(f"config.dtype = {config.dtype!r} must be 'float32' or 'bfloat16'")
+    _check_choices(config)
     if config.init.model and (config.init.swin or config.init.clip):
         raise UserError("config.init: give either model (a whole one) or swin and clip, not both")
+
+
+def _check_choices(config: ConfigDict) -> None:
+    """Refuses words that are not among those to choose from."""
+    resizes = ("letterbox", "stretch")
+    choices = {
+        "dtype": (config.dtype, ("float32", "bfloat16")),
+        "batch_norm": (config.batch_norm, BATCH_NORMS),
+        "remat": (config.remat, REMATS),
+        "optim.schedule": (config.optim.schedule, ("step", "cosine")),
+        "firewall.mode": (config.firewall.mode, ("drop", "paper")),
+        "input.resize": (config.input.resize, resizes),
+    }
+    choices |= {f"evals.{name}.resize": (entry.resize, resizes) for name, entry in config.evals.items()}
+    for key, (value, wanted) in choices.items():
+        if value not in wanted:
+            raise UserError(f"config.{key} = {value!r} must be {' or '.join(map(repr, wanted))}")
+
+
+def _check_watch(config: ConfigDict) -> None:
+    """Refuses a metric that no evaluation has, steps that cannot be traced, a time that cannot be waited."""
+    if config.best_metric and config.best_metric.rpartition("/")[0] not in config.evals:
+        names = ", ".join(f"{name}/oiou" for name in config.evals)
+        raise UserError(f"config.best_metric = {config.best_metric!r} is of no evaluation; there are such as {names}")
+    steps = config.profile_steps
+    if steps and not (len(steps) == 2 and 1 <= steps[0] <= steps[1]):
+        raise UserError(f"config.profile_steps = {steps} must be a first and a last step, such as (10,12), or ()")
+    if config.distributed.timeout <= 0:
+        raise UserError(f"config.distributed.timeout = {config.distributed.timeout} s must be greater than 0")
 
 
 def _check_input(config: ConfigDict) -> None:

@@ -1,5 +1,6 @@
 """Errors that a user can mend, and how a command reports them."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,8 +11,27 @@ class UserError(ValueError):
     """Bad input: one line that says what was got, what is wanted and what to do."""
 
 
+class ExternalError(RuntimeError):
+    """Something outside the program failed, such as a disk or another process of the run; one line."""
+
+
+class StoppedBySignal(RuntimeError):
+    """A signal asked the run to stop, and all it has done is saved; one line."""
+
+
+EXIT_CODES = {
+    UserError: 2,
+    FloatingPointError: 3,  # the loss is not finite
+    ExternalError: 74,  # EX_IOERR of sysexits.h
+    StoppedBySignal: 75,  # EX_TEMPFAIL of sysexits.h: start it again
+}
+"""How a command ends by the error that it ended with; all others are ours, with a traceback."""
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
 def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
-    """Runs a command's `main`; a `UserError` becomes one line on stderr and exit code 2, divergence exit code 3.
+    """Runs a command's `main`; an error of `EXIT_CODES`, or a full disk, becomes one line on stderr and its code.
 
     Args:
         main: takes the arguments after the program's name (None: those of the process).
@@ -19,12 +39,15 @@ def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str
     """
     try:
         main(argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except FloatingPointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(3) from None
+    except tuple(EXIT_CODES) as error:
+        code = next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
+        print(f"stopped: {error}" if isinstance(error, StoppedBySignal) else f"error: {error}", file=sys.stderr)
+        raise SystemExit(code) from None
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        print(f"error: {error}; make room and start the same command again", file=sys.stderr)
+        raise SystemExit(EXIT_CODES[ExternalError]) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None

@@ -21,9 +21,14 @@ class MetricWriter:
         first_step: where the run goes on; what stands in the file from later steps is dropped, since these
             steps are taken again.
         total_steps: where it ends; the evaluations that stand there are dropped, since they are made again.
+        silent: write nothing; of several processes only one writes.
     """
 
-    def __init__(self, directory: Path, first_step: int, total_steps: int):
+    def __init__(self, directory: Path, first_step: int, total_steps: int, *, silent: bool = False):
+        self._file = self._board = None
+        self._kept: list[str] = []
+        if silent:
+            return
         from tensorboardX import SummaryWriter
 
         path = Path(directory) / METRICS_FILE
@@ -32,11 +37,18 @@ class MetricWriter:
             partial = path.with_suffix(".partial")
             partial.write_text("".join(f"{line}\n" for line in kept))
             partial.replace(path)
+            self._kept = kept
         self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(Path(directory) / "tensorboard"), purge_step=first_step + 1)
 
+    def has(self, step: int, name: str) -> bool:
+        """Returns whether the run had written a value of that name at `step` before it went on."""
+        return any(line["step"] == step and name in line for line in map(json.loads, self._kept))
+
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes `values` of `step`; names with a slash are grouped by TensorBoard."""
+        if self._file is None or self._board is None:
+            return
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
@@ -45,8 +57,9 @@ class MetricWriter:
 
     def close(self) -> None:
         """Closes both files."""
-        self._file.close()
-        self._board.close()
+        if self._file is not None and self._board is not None:
+            self._file.close()
+            self._board.close()
 
 
 def _is_kept(line: str, first_step: int, total_steps: int) -> bool:
@@ -67,10 +80,11 @@ class ProgressLine:
         first_step: where the run starts or goes on.
         total_steps: where it ends.
         batch_size: images per step.
+        silent: show nothing.
     """
 
-    def __init__(self, first_step: int, total_steps: int, batch_size: int):
-        self._batch_size, self._total = batch_size, total_steps
+    def __init__(self, first_step: int, total_steps: int, batch_size: int, *, silent: bool = False):
+        self._silent, self._batch_size, self._total = silent, batch_size, total_steps
         self._last = (time.perf_counter(), first_step)
         self._paused_at = 0.0
         self._console = Console(file=sys.stdout)
@@ -82,7 +96,7 @@ class ProgressLine:
             TextColumn("{task.fields[speed]:.1f} images/s"),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=silent or not self._console.is_terminal,
         )
         self._task = self._bar.add_task(
             "training", total=total_steps, completed=first_step, loss=float("nan"), speed=0.0
@@ -101,7 +115,7 @@ class ProgressLine:
         speed = (step - last_step) * self._batch_size / max(now - before, 1e-9)
         self._last = (now, step)
         self._bar.update(self._task, completed=step, loss=loss, speed=speed)
-        if not self._console.is_terminal:
+        if not self._silent and not self._console.is_terminal:
             left = (self._total - step) * self._batch_size / max(speed, 1e-9)
             print(
                 f"step {step}/{self._total}  loss {loss:.4f}  {speed:.1f} images/s  {left:.0f} s left",
