@@ -7,9 +7,9 @@ A triplet is a picture, the mask of one object and one of its phrases, at 480 px
 own; the sides take turns. All sides make the same pixels, which is checked before anything is timed.
 
 The DataLoader comes in three forms: with OpenCV, with Pillow (what torchvision reads with), and with OpenCV and float
-pictures normalised in the worker, as the released code has it; ours normalises on the device. It has as many
-worker processes as cores, ours as many threads; on one core it is also shown without a worker, where nothing is read
-ahead. It holds run lengths and phrases in memory and reads JPEG files; ours reads records.
+pictures normalised in the worker, as the released code has it; ours normalises on the device. Both have as many worker
+processes as cores; on one core ours has a thread instead, and the DataLoader is also shown without a worker, where
+nothing is read ahead. It holds run lengths and phrases in memory and reads JPEG files; ours reads records.
 
 `--minutes` shows our memory over time instead.
 
@@ -43,7 +43,8 @@ PEERS = {
     "DataLoader, OpenCV, float": "float",
     ALONE: "opencv",
 }
-OURS = {"ours": 1, "ours, 3 objects per visit": 3}
+THREADS = "ours, threads alone"
+OURS = {"ours": 1, THREADS: 1, "ours, 3 objects per visit": 3}
 
 
 def draw(folder: Path) -> None:
@@ -83,8 +84,8 @@ def draw(folder: Path) -> None:
 # ---- The sides -----------------------------------------------------------------------------------------
 
 
-def our_batches(folder: Path, *, prompts: int, resize: str, parallel: int, start: int = 0):
-    """Yields our batches, made by `parallel` threads."""
+def our_batches(folder: Path, *, prompts: int, resize: str, parallel: int, start: int = 0, processes: bool = False):
+    """Yields our batches, made by `parallel` threads or, if wanted, by as many processes of a thread each."""
     from unilseg_jax.input_pipeline.loader import training_batches
     from unilseg_jax.input_pipeline.mixture import Mixture, Part
     from unilseg_jax.input_pipeline.sources import open_source
@@ -93,7 +94,8 @@ def our_batches(folder: Path, *, prompts: int, resize: str, parallel: int, start
     source = open_source("refcoco/refcoco", data_dir=folder / "prepared", split="train")
     mixture = Mixture([Part(name="train", source=source)], prompts=prompts, seed=0)
     stages = make_stages(size=SIZE, prompts=prompts, word_len=WORD_LEN, resize=resize)
-    return training_batches(mixture.visits(), stages, batch_size=BATCH, start=start, threads=parallel, workers=0)
+    workers, threads = (parallel, 1) if processes else (0, parallel)
+    return training_batches(mixture.visits(), stages, batch_size=BATCH, start=start, threads=threads, workers=workers)
 
 
 class TorchSamples:
@@ -177,7 +179,10 @@ def worker(folder: Path, side: str) -> None:
             if job["parallel"] == 1:
                 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
             if side in OURS:
-                batches = our_batches(folder, prompts=OURS[side], resize=job["resize"], parallel=job["parallel"])
+                several = job["parallel"] > 1 and side != THREADS
+                batches = our_batches(
+                    folder, prompts=OURS[side], resize=job["resize"], parallel=job["parallel"], processes=several
+                )
             else:
                 workers = 0 if side == ALONE else job["parallel"]
                 batches = torch_batches(folder, form=PEERS[side], resize=job["resize"], workers=workers)
@@ -233,7 +238,8 @@ def compare(folder: Path, seconds: float, rounds: int) -> None:
     """Prints a table per way of resizing and number of cores."""
     cores = len(os.sched_getaffinity(0))
     for resize, parallel in itertools.product(("letterbox", "stretch"), dict.fromkeys((1, cores))):
-        sides = {name: Side(folder, name) for name in (*OURS, *PEERS) if parallel == 1 or name != ALONE}
+        left_out = THREADS if parallel == 1 else ALONE
+        sides = {name: Side(folder, name) for name in (*OURS, *PEERS) if name != left_out}
         job = {"resize": resize, "parallel": parallel}
         for side in sides.values():
             side.ask(**job, seconds=0.1)

@@ -190,3 +190,48 @@ def test_a_training_step_reaches_every_parameter(variables):
 
 def test_evaluation_leaves_the_statistics(variables, evaluated):
     jax.tree.map(np.testing.assert_array_equal, evaluated[1]["batch_stats"], variables["batch_stats"])
+
+
+def products(jaxpr):
+    """Yields matrix products and convolutions of a traced program, those of its parts too."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            yield equation
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from products(inner)
+
+
+def precisions_of_the_gradient(dtype):
+    model = UniLSeg(TINY, dtype)
+    variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES, TOKENS)
+
+    def loss(params, batch_stats):
+        given = {"params": params, "batch_stats": batch_stats}
+        output, _ = model.apply(
+            given, IMAGES, TOKENS, train=True, rngs={"dropout": jax.random.key(1)}, mutable=["batch_stats"]
+        )
+        return output.mask_logits.sum()
+
+    traced = jax.make_jaxpr(jax.grad(loss))(variables["params"], variables["batch_stats"])
+    found = [equation.params["precision"] for equation in products(traced.jaxpr)]
+    assert len(found) > 100
+    return set(found)
+
+
+HIGHEST, HIGH = (jax.lax.Precision.HIGHEST,) * 2, (jax.lax.Precision.HIGH,) * 2
+
+
+def test_products_in_float32_are_not_rounded_forward_or_backward():
+    assert precisions_of_the_gradient(jnp.float32) == {HIGHEST}
+
+
+def test_products_in_bfloat16_are_left_to_the_chip():
+    # Resizing maps is exact in any case.
+    assert precisions_of_the_gradient(jnp.bfloat16) == {HIGHEST, None}
+
+
+def test_a_precision_that_the_user_has_set_counts():
+    with jax.default_matmul_precision("tensorfloat32"):
+        assert precisions_of_the_gradient(jnp.float32) == {HIGHEST, HIGH}

@@ -3,8 +3,13 @@
 Differs: see the modules of the boxes; all follow the released model.
 """
 
+import contextlib
+import functools
+from collections.abc import Callable
+
 import flax.linen as nn
 import flax.struct
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
@@ -37,12 +42,29 @@ class Output:
         return self.layer_logits[-1]
 
 
+def _exactly(method: Callable) -> Callable:
+    """Makes a method of `UniLSeg` compute float32 products in float32, forward and backward.
+
+    Left to themselves, accelerators round the factors to 8 or 11 bits. What the user has set
+    (`JAX_DEFAULT_MATMUL_PRECISION`, such as `tensorfloat32`) counts more.
+    """
+
+    @functools.wraps(method)
+    def exact(self, *args, **kwargs):
+        rounds = self.dtype != jnp.float32 or jax.config.jax_default_matmul_precision is not None
+        with contextlib.nullcontext() if rounds else jax.default_matmul_precision("highest"):
+            return method(self, *args, **kwargs)
+
+    return exact
+
+
 class UniLSeg(nn.Module):
     """Segments what phrases name. An image is encoded once for all its prompts.
 
     Attributes:
         architecture: the sizes and the switches of Table 8.
-        dtype: of matrix products and convolutions; parameters, norms, softmax and logits are float32.
+        dtype: of matrix products and convolutions, whose factors are not rounded further; parameters, norms, softmax
+            and logits are float32.
         remat: what the backward pass computes again to save memory, one of `architecture.REMATS`.
         norm_groups: see `layers.BatchNorm`.
     """
@@ -65,16 +87,19 @@ class UniLSeg(nn.Module):
         else:
             self.sentence_proj = nn.Dense(sizes.query_width, dtype=self.dtype, kernel_init=xavier)
 
+    @_exactly
     def encode_image(self, images: Float[Array, "b h w 3"], *, train: bool = False) -> list[Float[Array, "b _h _w _c"]]:
         """Returns levels 1 to 4 of normalised images; what every prompt shares."""
         shapes.level_sizes(*images.shape[1:3])
         return self.image_encoder(images, train=train)
 
+    @_exactly
     def encode_text(self, tokens: Int[Array, "b p l"]) -> tuple[Float[Array, "b p l d"], Float[Array, "b p s"]]:
         """Returns `word_features` and `sentence_feature` of tokenised phrases."""
         words, sentence = self.text_encoder(tokens.reshape(-1, tokens.shape[-1]))
         return words.reshape(*tokens.shape, -1), sentence.reshape(*tokens.shape[:2], -1)
 
+    @_exactly
     def decode(
         self,
         maps: list[Float[Array, "b _h _w _c"]],
@@ -112,6 +137,7 @@ class UniLSeg(nn.Module):
         }
         return Output(layer_logits=logits, features=features)
 
+    @_exactly
     def __call__(self, images: Float[Array, "b h w 3"], tokens: Int[Array, "b p l"], *, train: bool = False) -> Output:
         """Segments images by their prompts.
 
