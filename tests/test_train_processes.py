@@ -76,7 +76,7 @@ def test_losses_and_parameters_are_the_same(one, two):
 def test_only_the_first_process_speaks_and_writes(two):
     workdir, (first, second) = two
     assert "2 processes, " in first
-    assert second == ""
+    assert [line for line in second.splitlines() if not line.startswith("[Gloo]")] == []  # the backend's own lines
     assert [line["step"] for line in entries(workdir, "train/")] == list(range(1, STEPS + 1))
     assert evaluated(workdir, "held_out") == evaluations()
 

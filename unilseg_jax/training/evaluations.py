@@ -113,8 +113,12 @@ class Evaluations:
         if self._several:
             evaluator, variables = _own_share(evaluator), self._copied(variables)
 
+        rows = sharding.split_batch(self._own)
+
         def predict(images, tokens):
             before_each()
+            # With several processes, `jit` itself takes no NumPy array that is to be divided.
+            images, tokens = jax.device_put((images, tokens), rows)
             return jax.device_get(self._predict(variables, images, tokens))
 
         counts, examples = evaluator.count(predict, keep=0 if shuffled else self._keep)
