@@ -14,7 +14,7 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline.triplet import MAX_PIXELS, decode_image
+from unilseg_jax.input_pipeline.stored_pictures import MAX_PIXELS, decode_image
 
 
 class Picture(NamedTuple):
