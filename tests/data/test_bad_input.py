@@ -60,6 +60,12 @@ def spoil_header_less(raw):
     raw.picture(0).write_bytes(png_header(9_000, 9_000))
 
 
+def spoil_second_half(raw):
+    """A truncated JPEG that ends in an end marker, which decoders fill up with grey."""
+    content = raw.picture(0).read_bytes()
+    raw.picture(0).write_bytes(content[: len(content) // 2] + b"\xff\xd9")
+
+
 def spoil_kind(raw):
     raw.picture(0).write_text("no picture")
 
@@ -101,6 +107,7 @@ def spoil_name_by_length(raw):
     [
         (spoil_header, "exceeds limit"),
         (spoil_header_less, "9000 × 9000"),
+        (spoil_second_half, "premature end"),
         (spoil_kind, "no JPEG, PNG, WebP or BMP"),
         (spoil_to_nothing, "no JPEG, PNG, WebP or BMP"),
         (spoil_to_folder, "not read"),
@@ -269,6 +276,16 @@ def test_drawn_mask_that_is_broken_huge_or_of_another_size_is_refused(tmp_path, 
         path.write_bytes(png_header(side, side))
         with pytest.raises(UserError, match=message):
             read(path, (side, side))
+
+
+def test_drawn_jpeg_that_ends_early_is_refused(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    path = tmp_path / "mask.jpg"
+    path.write_bytes(buffer.getvalue()[:2000] + b"\xff\xd9")
+    with pytest.raises(UserError, match="the mask is broken: .*premature end"):
+        raw_files.read_mask(path, (60, 80))
 
 
 def test_whatever_is_wrong_at_once_the_records_that_remain_are_sound(raw):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.stored_pictures import MAX_PIXELS, decode_image
+from unilseg_jax.input_pipeline.whole_jpeg import check_whole
 
 
 class Picture(NamedTuple):
@@ -81,6 +82,7 @@ def read_picture(path: Path, size: tuple[object, object] | None = None) -> Pictu
 def check_picture(encoded: bytes, size: tuple[object, object] | None = None) -> Picture:
     """Decodes a picture that is in memory, say out of an archive; see `read_picture`."""
     height, width = decode_image(encoded).shape[:2]
+    check_whole(encoded)
     if size is not None and (height, width) != tuple(size):
         raise UserError(f"the picture is {height} × {width}, its annotations say {size[0]} × {size[1]}")
     return Picture(encoded, height, width)
@@ -140,6 +142,7 @@ def _read_drawing(
             if picture.mode not in kind.modes:
                 raise UserError(f"the {kind.name} has mode {picture.mode}; {kind.wanted} is wanted")
             drawn = to_array(picture)
+        check_whole(encoded, kind.name)
     except UserError:
         raise
     # Pillow reports broken files by many classes.
