@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline import stand_ins
+from unilseg_jax.input_pipeline import raw_files, stand_ins
 from unilseg_jax.input_pipeline.stored_pictures import decode_image
 from unilseg_jax.input_pipeline.whole_jpeg import check_whole
 
@@ -81,6 +81,13 @@ def test_other_kinds_are_left_to_their_decoders(kind):
 
 def test_what_is_no_jpeg_behind_its_first_bytes_is_left_to_the_decoder():
     check_whole(b"\xff\xd8\xff" + bytes(50))
+
+
+def test_drawn_jpeg_that_ends_early_is_refused(tmp_path):
+    path = tmp_path / "mask.jpg"
+    path.write_bytes(KINDS["grey"][:2000] + END)
+    with pytest.raises(UserError, match=r"the mask is broken: .*premature end"):
+        raw_files.read_mask(path, (120, 160))
 
 
 def test_every_real_picture_passes(shared_dir):
