@@ -112,8 +112,8 @@ def spoil_name_by_length(raw):
         (spoil_to_nothing, "no JPEG, PNG, WebP or BMP"),
         (spoil_to_folder, "not read"),
         (spoil_name_on_disk, "UTF-8"),
-        (spoil_name_in_json, "not read"),
-        (spoil_name_by_half_a_pair, "not read"),
+        (spoil_name_in_json, "not UTF-8"),
+        (spoil_name_by_half_a_pair, "not UTF-8"),
         (spoil_name_by_zero, "plain file name"),
         (spoil_name_by_length, "not read"),
     ],
@@ -175,6 +175,16 @@ def test_phrase_that_says_nothing_is_listed_and_the_others_kept(raw, text):
     directory = convert(raw)
     (entry,) = skipped(directory)
     assert "says nothing" in entry["reason"]
+    assert read_report(directory)[0]["train"] == SplitCounts(pictures=1, objects=2, phrases=3, skipped=1)
+
+
+def test_sentence_with_the_id_of_another_is_listed_and_the_first_one_kept(raw):
+    first, second = raw.refs[0]["sentences"]
+    second["sent_id"] = first["sent_id"]
+    raw.save()
+    directory = convert(raw)
+    (entry,) = skipped(directory)
+    assert f"the sent_id {first['sent_id']} of the sentence {second['sent']!r} occurs twice" in entry["reason"]
     assert read_report(directory)[0]["train"] == SplitCounts(pictures=1, objects=2, phrases=3, skipped=1)
 
 
@@ -276,16 +286,6 @@ def test_drawn_mask_that_is_broken_huge_or_of_another_size_is_refused(tmp_path, 
         path.write_bytes(png_header(side, side))
         with pytest.raises(UserError, match=message):
             read(path, (side, side))
-
-
-def test_drawn_jpeg_that_ends_early_is_refused(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (60, 80), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG")
-    path = tmp_path / "mask.jpg"
-    path.write_bytes(buffer.getvalue()[:2000] + b"\xff\xd9")
-    with pytest.raises(UserError, match="the mask is broken: .*premature end"):
-        raw_files.read_mask(path, (60, 80))
 
 
 def test_whatever_is_wrong_at_once_the_records_that_remain_are_sound(raw):

@@ -154,9 +154,14 @@ def features():
     )
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8: it has no half of a surrogate pair, as which bytes that are not come."""
+    return not _SURROGATE.search(text)
+
+
 def has_words(text: object) -> bool:
-    """Whether a phrase says anything: a text with at least one letter or digit, and no half of a surrogate pair."""
-    return isinstance(text, str) and any(letter.isalnum() for letter in text) and not _SURROGATE.search(text)
+    """Whether a phrase says anything: a text with at least one letter or digit that can be written as UTF-8."""
+    return isinstance(text, str) and any(letter.isalnum() for letter in text) and is_utf8(text)
 
 
 def encode_record(
@@ -184,7 +189,7 @@ def encode_record(
     if task not in TASKS:
         raise UserError(f"the task is {task!r}, one of {', '.join(TASKS)} is wanted")
     for name in (image_id, video, frame, *(mask.category for mask in masks)):
-        if _SURROGATE.search(name):
+        if not is_utf8(name):
             raise UserError(f"the name {name!r} cannot be written as UTF-8")
     for number, mask in enumerate(masks):
         if mask.kind not in MASK_KINDS:
