@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from refer_synthetic import make_refer_folder
 
 from unilseg_jax import prepare
 from unilseg_jax.input_pipeline.catalogue import load_stand_in
 from unilseg_jax.input_pipeline.conversion import read_report
+from unilseg_jax.input_pipeline.sources import open_source
 
 COUNT = 2  # pictures per split
 VOC_LIST = "VOC2010/ImageSets/SegmentationContext/train.txt"
@@ -115,3 +117,14 @@ def test_expression_that_is_not_utf_8_is_listed_and_the_others_kept(raw, name, f
     directory = convert(raw, name)
     assert "says" in listed(directory)["reason"]
     assert set(pictures(directory).values()) == {COUNT}
+
+
+def test_text_of_python_2_that_is_not_utf_8_is_kept_as_latin_1(tmp_path):
+    raw = make_refer_folder(tmp_path / "raw")
+    content = raw.refs_file.read_bytes()
+    # Python 2's pickles hold byte strings: opcode U, one byte of length.
+    assert content.count(b"X\x0b\x00\x00\x00left person") == 4
+    raw.refs_file.write_bytes(content.replace(b"X\x0b\x00\x00\x00left person", b"U\x09left caf\xe9"))
+    convert(raw.root, "refcoco/refcoco")
+    source = open_source("refcoco", data_dir=tmp_path / "out", split="train")
+    assert source[0].phrases[0] == "left café"

@@ -188,16 +188,6 @@ def test_sentence_with_the_id_of_another_is_listed_and_the_first_one_kept(raw):
     assert read_report(directory)[0]["train"] == SplitCounts(pictures=1, objects=2, phrases=3, skipped=1)
 
 
-def test_text_of_python_2_that_is_not_utf_8_is_kept_as_latin_1(raw):
-    content = raw.refs_file.read_bytes()
-    # Python 2's pickles hold byte strings: opcode U, one byte of length.
-    assert content.count(b"X\x0b\x00\x00\x00left person") == 4
-    raw.refs_file.write_bytes(content.replace(b"X\x0b\x00\x00\x00left person", b"U\x09left caf\xe9"))
-    convert(raw)
-    source = open_source("refcoco", data_dir=raw.root.parent / "out", split="train")
-    assert source[0].phrases[0] == "left café"
-
-
 def repeat_picture(raw):
     raw.instances["images"].append(raw.instances["images"][0] | {"file_name": "other.jpg"})
 
