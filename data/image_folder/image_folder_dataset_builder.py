@@ -13,6 +13,7 @@ from typing import NamedTuple
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import archives, raw_files
 from unilseg_jax.input_pipeline.builder import SetConfig, TripletBuilder
+from unilseg_jax.input_pipeline.triplet import is_utf8
 
 ENDINGS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
 SPLITS = ("train", "val", "test")
@@ -66,9 +67,19 @@ class Builder(TripletBuilder):
         self._raw = raw
         self._archive: archives.Archive | None = None
         if (raw / CLASSES_FILE).is_file():
-            lines = (line.split(maxsplit=1) for line in raw_files.read_lines(raw / CLASSES_FILE, "list of classes"))
-            self.conversion.facts["classes"] = {words[0]: words[-1] for words in lines}
+            self.conversion.facts["classes"] = self._classes(raw / CLASSES_FILE)
         return {split: list(self._pictures(folder)) for split, folder in _split_folders(raw).items()}
+
+    def _classes(self, path: Path) -> dict[str, str]:
+        """Returns the names of the classes by their folders, out of lines `<folder> <names>`."""
+        classes = {}
+        for line in raw_files.read_lines(path, "list of classes"):
+            words = line.split(maxsplit=1)
+            if is_utf8(line):
+                classes[words[0]] = words[-1]
+            else:
+                self.conversion.skip("", path.name, f"the line {line!r} is not UTF-8")
+        return classes
 
     def _pictures(self, folder: Path) -> Iterator[Picture]:
         for file in _files(folder):

@@ -1,5 +1,6 @@
 """Ref-DAVIS17 as triplet records: a frame of DAVIS 2017 with its objects, each described four times."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from unilseg_jax.input_pipeline import raw_files, triplet
 from unilseg_jax.input_pipeline.annotations import Annotations
 from unilseg_jax.input_pipeline.builder import TripletBuilder
 from unilseg_jax.input_pipeline.conversion import Conversion
+from unilseg_jax.input_pipeline.json_file import read_json
 from unilseg_jax.input_pipeline.video_frames import (
     Expression,
     VideoConfig,
@@ -166,7 +168,7 @@ def _load_categories(davis: Path, conversion: Conversion) -> dict[tuple[str, int
     if not path.is_file():
         return {}
     try:
-        content = raw_files.read_json(path, "file of classes")
+        content = read_json(path, "file of classes", functools.partial(conversion.skip, "", path.name))
         if not isinstance(content, dict):
             raise UserError("the file has no sequences by name")
         return {

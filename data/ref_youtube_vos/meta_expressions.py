@@ -5,6 +5,7 @@ from pathlib import Path
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import raw_files, triplet
+from unilseg_jax.input_pipeline.json_file import read_json
 from unilseg_jax.input_pipeline.video_frames import Expression, VideoFrame, is_object_id, object_id
 
 Skip = Callable[..., None]
@@ -16,27 +17,29 @@ def expressions_file(raw: Path, split: str) -> Path:
     return raw / "meta_expressions" / split / "meta_expressions.json"
 
 
-def load_videos(path: Path) -> dict[str, object]:
+def load_videos(path: Path, report: Skip) -> dict[str, object]:
     """Reads the videos of a JSON file, unchecked, by name.
 
     Args:
         path: of a `meta_expressions.json` or `meta.json`.
+        report: is told of each name that occurs twice: of a video, an expression or an object.
 
     Raises:
         UserError: it is missing, no JSON, or has no videos.
     """
-    content = raw_files.read_json(path, "annotation file")
+    content = read_json(path, "annotation file", report)
     videos = content.get("videos") if isinstance(content, dict) else None
     if not isinstance(videos, dict):
         raise UserError(f"{str(path)!r} has no videos by name; a file of Ref-YouTube-VOS is wanted")
     return videos
 
 
-def load_categories(path: Path) -> dict[tuple[str, int], str]:
+def load_categories(path: Path, report: Skip) -> dict[tuple[str, int], str]:
     """Reads the classes of the training videos' objects.
 
     Args:
         path: of YouTube-VOS's `meta.json`.
+        report: see `load_videos`.
 
     Returns:
         Names by video and object; entries that cannot be read are left out.
@@ -45,7 +48,7 @@ def load_categories(path: Path) -> dict[tuple[str, int], str]:
         UserError: see `load_videos`.
     """
     categories = {}
-    for video, entry in load_videos(path).items():
+    for video, entry in load_videos(path, report).items():
         objects = entry.get("objects") if isinstance(entry, dict) else None
         for key, value in objects.items() if isinstance(objects, dict) else ():
             name = value.get("category") if isinstance(value, dict) else None

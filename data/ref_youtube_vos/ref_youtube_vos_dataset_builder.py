@@ -21,7 +21,7 @@ from unilseg_jax.input_pipeline.video_frames import (
     add_labelled,
 )
 
-from .meta_expressions import expressions_file, load_categories, load_videos, video_frames
+from .meta_expressions import Skip, expressions_file, load_categories, load_videos, video_frames
 
 ASPECT = 0.01  # share by which the shape of a ground truth may be off from its frame's
 
@@ -73,12 +73,12 @@ class Builder(TripletBuilder):
         self._frames = self.pictures or raw_files.first_folder(raw, (f"{split}/JPEGImages",), "frames")
         if self.builder_config.name != "valid":
             self._masks = raw_files.first_folder(raw, (f"{split}/Annotations",), "masks")
-        videos = load_videos(expressions_file(raw, split))
+        skip = functools.partial(self.conversion.skip, split, "meta_expressions.json")
+        videos = load_videos(expressions_file(raw, split), skip)
         categories = self._categories(raw) if split == "train" else None
         if split == "valid":
-            for video in _test_videos(raw):
+            for video in _test_videos(raw, functools.partial(self.conversion.skip, "", "test/meta_expressions.json")):
                 videos.pop(video, None)
-        skip = functools.partial(self.conversion.skip, split, "meta_expressions.json")
         items = []
         for video, entry in videos.items():
             try:
@@ -158,20 +158,22 @@ class Builder(TripletBuilder):
     def _categories(self, raw: Path) -> dict[tuple[str, int], str]:
         """Returns the classes of objects; without their file there are none, and that is listed."""
         try:
-            return load_categories(raw / "train" / "meta.json")
+            return load_categories(
+                raw / "train" / "meta.json", functools.partial(self.conversion.skip, "train", "meta.json")
+            )
         except UserError as error:
             self.conversion.skip("train", "meta.json", f"{error}; the masks have no category")
             return {}
 
 
-def _test_videos(raw: Path) -> list[str]:
+def _test_videos(raw: Path, report: Skip) -> list[str]:
     """Returns the videos to be taken out of the valid file, which lists those of the test split as well."""
     path = expressions_file(raw, "test")
     if not path.is_file():
         raise UserError(
             f"no such file: {str(path)!r}; the valid file lists the test videos too, and only this one says which"
         )
-    return list(load_videos(path))
+    return list(load_videos(path, report))
 
 
 def _read_ground_truth(path: Path, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:

@@ -3,12 +3,13 @@
 The file names an object by its box alone, so its mask is that of the COCO object with this box.
 """
 
+import functools
 from pathlib import Path
 from typing import TypeGuard
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline import raw_files
 from unilseg_jax.input_pipeline.builder import SetConfig
+from unilseg_jax.input_pipeline.json_file import read_json
 from unilseg_jax.input_pipeline.refer import ReferBuilder
 from unilseg_jax.ops.masks import MAX_COORDINATE
 
@@ -46,7 +47,8 @@ class Builder(ReferBuilder):
 
         Items of one picture with one box are one ref, and their `ann_id` is the box.
         """
-        items = raw_files.read_json(raw / ITEMS, "list of expressions")
+        report = functools.partial(self.conversion.skip, "", ITEMS)
+        items = read_json(raw / ITEMS, "list of expressions", report)
         if not isinstance(items, list):
             raise UserError(f"{ITEMS} holds a {type(items).__name__}, a list of expressions is wanted")
         refs: dict[tuple[int, str], dict] = {}

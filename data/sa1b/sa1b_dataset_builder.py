@@ -21,6 +21,9 @@ from unilseg_jax.ops import masks
 SPLIT = "train"
 PART_IDS = 1000
 _NAME = re.compile(r"(sa_(0|[1-9]\d{0,11}))\.(jpg|json)")
+ODD_NAME = "the name is not sa_<id> with a plain number"
+# Score 1 says that a human drew the mask, which none of these is: the largest number below 1 of 32 bits.
+MAX_SCORE = 1 - 2.0**-24
 _RLE_SYMBOLS = re.compile("[0-o]+")
 
 
@@ -102,9 +105,8 @@ class Builder(TripletBuilder):
                     parts[first] = part._replace(
                         files=part.files + 1, size=part.size + state.st_size, time=max(part.time, state.st_mtime_ns)
                     )
-                elif entry.name.startswith("sa_") and entry.name.endswith((".jpg", ".json")):
-                    shown = raw_files.shown_name(Path(entry.name))
-                    self.conversion.skip("", shown, "the name is not sa_<id> with a plain number")
+                elif _is_odd(entry.name):
+                    self.conversion.skip("", raw_files.shown_name(Path(entry.name)), ODD_NAME)
         return [part for _, part in sorted(parts.items())]
 
     def item_file(self, item: TarShard | FolderPart) -> str:
@@ -121,7 +123,8 @@ class Builder(TripletBuilder):
             yield from self._records(split, item.folder, pairs, lambda name: raw_files.read_bytes(folder / name))
             return
         with archives.open_archive(self._raw / item.file) as archive:
-            for name, reason in archive.faults:
+            odd = [(name, ODD_NAME) for name in archive.members if _is_odd(PurePosixPath(name).name)]
+            for name, reason in [*archive.faults, *odd]:
                 self.conversion.skip(split, f"{item.file}/{name}", reason)
             yield from self._records(split, item.file, _pairs(archive.members), archive.read)
 
@@ -129,8 +132,8 @@ class Builder(TripletBuilder):
         self, split: str, place: str, pairs: dict[str, dict[str, str]], read: Callable[[str], bytes]
     ) -> Iterator[dict]:
         """Makes the records of pictures with annotation; what lacks one of the two is listed."""
-        for stem, names in pairs.items():
-            file = f"{place}/{stem}.jpg"
+        for path, names in pairs.items():
+            file, stem = f"{place}/{path}.jpg", PurePosixPath(path).name
             try:
                 if len(names) < 2:
                     missing = "picture" if "json" in names else "annotation"
@@ -169,6 +172,11 @@ def _is_ours(path: Path) -> bool:
     return _is_tar(path) or _NAME.fullmatch(path.name) is not None
 
 
+def _is_odd(name: str) -> bool:
+    """Whether a file name only looks like the set's."""
+    return name.startswith("sa_") and name.lower().endswith((".jpg", ".json")) and not _NAME.fullmatch(name)
+
+
 def _within(raw: Path, path: Path) -> str:
     return path.relative_to(raw).as_posix()
 
@@ -178,12 +186,13 @@ def _id_of(name: str) -> int:
 
 
 def _pairs(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Returns the names of picture and annotation (`jpg`, `json`) by stem, in the order in which the stems come."""
+    """Returns the names of picture and annotation (`jpg`, `json`) by their path without ending, as the paths come."""
     pairs: dict[str, dict[str, str]] = {}
-    for name in names:
-        found = _NAME.fullmatch(PurePosixPath(name).name)
+    for path in map(PurePosixPath, names):
+        found = _NAME.fullmatch(path.name)
         if found:
-            pairs.setdefault(found[1], {}).setdefault(found[3], name)
+            # Pictures of one name in two folders are two, of which the second is listed.
+            pairs.setdefault(str(path.with_suffix("")), {})[found[3]] = str(path)
     return pairs
 
 
@@ -221,7 +230,7 @@ def _record_mask(entry: object, height: int, width: int) -> triplet.RecordMask:
         counts=counts.encode("ascii"),
         box=_box(runs, height),
         kind="instance",
-        score=float(min(max(score, 0), 1)),
+        score=float(min(max(score, 0), MAX_SCORE)),
         source_id=source_id if isinstance(source_id, int) and abs(source_id) < 1 << 63 else -1,
     )
 

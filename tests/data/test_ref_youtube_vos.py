@@ -153,7 +153,7 @@ def test_videos_and_expressions_that_are_off_are_reported(raw, capsys):
 
 
 def test_test_videos_are_taken_out_of_the_valid_file(raw):
-    videos = meta_expressions.load_videos(meta_expressions.expressions_file(raw, "valid"))
+    videos = meta_expressions.load_videos(meta_expressions.expressions_file(raw, "valid"), pytest.fail)
     assert any(name.startswith("test") for name in videos)
     source = open_split(convert(raw, "valid"))
     assert {source.record(number)["video"] for number in range(len(source))} == {b"valid000000", b"valid000003"}
@@ -237,6 +237,27 @@ def test_bad_entry_is_listed_and_the_rest_converted(raw, spoil, reason, sizes):
     assert counts == {"train": SplitCounts(pictures=pictures, objects=objects, phrases=phrases, skipped=1)}
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "reason", "phrases"),
+    [
+        ("meta_expressions/train/meta_expressions.json", b'"1": {"exp"', b'"0": {"exp"', "'0' .*/train000000/exp", 13),
+        ("meta_expressions/train/meta_expressions.json", b'"train000003"', b'"train000000"', "'train0+' .*/videos", 12),
+        ("train/meta.json", b'"2"', b'"1"', "'1' .*/train000000/objects", 16),
+    ],
+)
+def test_name_that_a_file_has_twice_is_listed_and_the_first_one_kept(raw, file, old, new, reason, phrases):
+    path = raw / file
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    directory = convert(raw, "train")
+    (entry,) = skipped(directory)
+    assert re.search(reason, entry["reason"])
+    assert entry["file"] == path.name
+    assert read_report(directory)[0]["train"].phrases == phrases
+    source = open_split(directory)
+    assert source[0].phrases[0] == TEXTS[0]
+    assert source.record(0)["mask_categories"][0] == b"dog"
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"videos": []}', b"\xff"])
 def test_unreadable_expressions_are_one_error(raw, content):
     meta_expressions.expressions_file(raw, "train").write_bytes(content)
@@ -247,7 +268,7 @@ def test_unreadable_expressions_are_one_error(raw, content):
 
 def test_the_complete_valid_file_is_read(shared_dir):
     path = meta_expressions.expressions_file(shared_dir / "data" / "ref_youtube_vos", "valid")
-    videos = meta_expressions.load_videos(path)
+    videos = meta_expressions.load_videos(path, pytest.fail)
     faults = []
     frames = {
         name: meta_expressions.video_frames(name, entry, None, lambda *reason, **ids: faults.append((reason, ids)))

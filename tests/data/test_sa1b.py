@@ -17,6 +17,7 @@ from unilseg_jax.input_pipeline import stand_ins
 from unilseg_jax.input_pipeline.catalogue import load_stand_in
 from unilseg_jax.input_pipeline.conversion import SplitCounts, read_report
 from unilseg_jax.input_pipeline.sources import open_source
+from unilseg_jax.input_pipeline.visits import DrawPhrases, Visit
 from unilseg_jax.ops import masks
 
 
@@ -78,12 +79,17 @@ def test_masks_boxes_scores_and_ids_are_those_of_the_file(raw):
     assert (sample.masks[2] <= sample.masks[0]).all(), "a nested mask stays nested"
 
 
-def test_scores_are_clipped(raw):
+@pytest.mark.parametrize(("scores", "wanted"), [((10**400, 1, 1.04), [1 - 2**-24] * 3), ((-0.2, 0.5, 0), [0, 0.5, 0])])
+def test_scores_are_clipped_to_below_that_of_a_human(raw, scores, wanted):
+    """Patches of pictures with a score below 1 are hidden unless the config says otherwise."""
     content = annotation(raw)
-    for entry, score in zip(content["annotations"], (10**400, -0.2, 0.5), strict=True):
+    for entry, score in zip(content["annotations"], scores, strict=True):
         entry["predicted_iou"] = score
     write_annotation(raw, content)
-    assert convert(raw)[0].record(2)["mask_scores"] == [1, 0, 0.5]
+    record = convert(raw)[0].record(2)
+    assert record["mask_scores"] == wanted
+    visit = Visit(picture=record, absent=("all dogs",))
+    assert DrawPhrases(prompts=1).random_map(visit, np.random.default_rng(0)).hide
 
 
 def test_id_that_no_record_could_hold_is_left_out_of_the_mask(raw):

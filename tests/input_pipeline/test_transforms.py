@@ -10,7 +10,7 @@ from memory_records import SIDE, MemoryRecords
 from PIL import Image
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline import stand_ins, transforms, triplet
+from unilseg_jax.input_pipeline import stand_ins, stored_pictures, transforms
 from unilseg_jax.input_pipeline.index import sample_count
 from unilseg_jax.input_pipeline.transforms import Decode, Flip, HideAndSeek, Shown, Tokenize, ToSquare, make_stages
 from unilseg_jax.input_pipeline.triplet import Triplet
@@ -180,13 +180,14 @@ ENCODED = {
     "EXIF": turned(),
     "PNG": saved("RGB", format="PNG"),
     "palette": saved("P", format="PNG"),
+    "16 bits": cv2.imencode(".png", np.arange(48, dtype=np.uint16).reshape(6, 8) * 1300)[1].tobytes(),
     "bytes after the end": saved("RGB", format="JPEG") + b"\0\0",
 }
 
 
 @pytest.mark.parametrize("name", ENCODED)
 def test_pictures_decode_to_the_pixels_that_the_builders_saw(name):
-    np.testing.assert_array_equal(transforms.decode_stored(ENCODED[name]), triplet.decode_image(ENCODED[name]))
+    np.testing.assert_array_equal(transforms.decode_stored(ENCODED[name]), stored_pictures.decode_image(ENCODED[name]))
 
 
 def test_real_pictures_decode_to_the_pixels_that_the_builders_saw(shared_dir):
@@ -194,7 +195,7 @@ def test_real_pictures_decode_to_the_pixels_that_the_builders_saw(shared_dir):
     assert files
     for file in files:
         encoded = file.read_bytes()
-        np.testing.assert_array_equal(transforms.decode_stored(encoded), triplet.decode_image(encoded))
+        np.testing.assert_array_equal(transforms.decode_stored(encoded), stored_pictures.decode_image(encoded))
 
 
 @pytest.mark.parametrize("spoil", [lambda data: data[: len(data) // 2], lambda data: data[:40] + b"\xff\xd9"])

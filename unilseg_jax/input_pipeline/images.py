@@ -132,17 +132,29 @@ def _upright(picture: Image.Image) -> Image.Image:
         return picture
 
 
-def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
-    """Converts a picture of any mode."""
-    if picture.mode == "I" or picture.mode.startswith("I;16"):
-        # Pillow's own conversion clips at 255 instead of scaling.
-        values = np.asarray(picture).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise UserError(f"{name} has values {values.min()} to {values.max()}; 8 or 16 bits are wanted")
-        picture = Image.fromarray(((values + 128) // 257).astype(np.uint8))
-        return picture.convert("RGB")
+def to_8_bits(picture: Image.Image, name: str) -> Image.Image:
+    """Returns a picture of 16 bits as one of 8: Pillow's own conversion clips at 255 instead of scaling.
+
+    Args:
+        picture: of any mode; one of 8 bits or fewer is returned as it is.
+        name: for the message.
+
+    Raises:
+        UserError: the range of its values is not known.
+    """
     if picture.mode == "F":
         raise UserError(f"{name} has floating-point pixels without a defined range; 8 or 16 bits are wanted")
+    if picture.mode != "I" and not picture.mode.startswith("I;16"):
+        return picture
+    values = np.asarray(picture).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise UserError(f"{name} has values {values.min()} to {values.max()}; 8 or 16 bits are wanted")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
+    """Converts a picture of any mode."""
+    picture = to_8_bits(picture, name)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")

@@ -21,6 +21,7 @@ from jaxtyping import Int64, UInt16, UInt64
 from PIL import Image
 
 from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline.images import to_8_bits
 from unilseg_jax.input_pipeline.triplet import NOTHING
 
 _DTYPES = {"samples": np.uint16, "coco_id": np.int64, "fingerprint": np.uint64}
@@ -43,7 +44,7 @@ def fingerprint(encoded: bytes) -> int:
     with Image.open(io.BytesIO(encoded)) as picture:
         # A JPEG is decoded at a fraction of its size, which the hash does not notice.
         picture.draft("L", (128, 128))
-        return int(str(imagehash.phash(picture)), 16)
+        return int(str(imagehash.phash(to_8_bits(picture, "the picture"))), 16)
 
 
 def sample_count(phrase_masks: np.ndarray) -> int:

@@ -246,12 +246,16 @@ class ReferBuilder(TripletBuilder, skip_registration=True):
 
 def _texts(sentences: Sequence) -> tuple[list[tuple[str, str]], list[str]]:
     """Returns the sentences that say something with their ids, and the faults of the others."""
-    texts, faults = [], []
+    texts, faults, seen = [], [], set()
     for sentence in sentences:
         fields = sentence if isinstance(sentence, dict) else {}
         text, key = fields.get("sent"), fields.get("sent_id")
-        if triplet.has_words(text):
-            texts.append((text, str(key) if isinstance(key, int | str) and str(key).isascii() else ""))
-        else:
+        key = str(key) if isinstance(key, int | str) and str(key).isascii() else ""
+        if not triplet.has_words(text):
             faults.append(f"the sentence {text!r} says nothing")
+        elif key and key in seen:
+            faults.append(f"the sent_id {key} of the sentence {text!r} occurs twice; the first one is kept")
+        else:
+            seen.add(key)
+            texts.append((text, key))
     return texts, faults

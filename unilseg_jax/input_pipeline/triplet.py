@@ -33,14 +33,13 @@ A mask of kind "box" fills the box of an object that nobody outlined: no phrase 
 import dataclasses
 import io
 import re
-import struct
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
 
 from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline.stored_pictures import decode_image
 from unilseg_jax.ops.masks import rle_runs, rle_to_mask
 
 SCHEMA_VERSION = 1
@@ -48,8 +47,6 @@ MASK_KINDS = ("instance", "category", "part", "salient", "box")
 TASKS = ("referring", "semantic", "part", "salient", "video", "none")
 NOTHING = -1
 UNKNOWN = -2
-# 2**26 pixels are far above every data set's pictures; what says more in its header is a decompression bomb.
-MAX_PIXELS = 1 << 26
 _SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can name one half alone; it could not be written as UTF-8
 
 
@@ -157,9 +154,14 @@ def features():
     )
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8: it has no half of a surrogate pair, as which bytes that are not come."""
+    return not _SURROGATE.search(text)
+
+
 def has_words(text: object) -> bool:
-    """Whether a phrase says anything: a text with at least one letter or digit, and no half of a surrogate pair."""
-    return isinstance(text, str) and any(letter.isalnum() for letter in text) and not _SURROGATE.search(text)
+    """Whether a phrase says anything: a text with at least one letter or digit that can be written as UTF-8."""
+    return isinstance(text, str) and any(letter.isalnum() for letter in text) and is_utf8(text)
 
 
 def encode_record(
@@ -187,7 +189,7 @@ def encode_record(
     if task not in TASKS:
         raise UserError(f"the task is {task!r}, one of {', '.join(TASKS)} is wanted")
     for name in (image_id, video, frame, *(mask.category for mask in masks)):
-        if _SURROGATE.search(name):
+        if not is_utf8(name):
             raise UserError(f"the name {name!r} cannot be written as UTF-8")
     for number, mask in enumerate(masks):
         if mask.kind not in MASK_KINDS:
@@ -229,32 +231,6 @@ def _check_phrases(phrases: Sequence[RecordPhrase], masks: Sequence[RecordMask])
             raise UserError(f"the phrase {phrase.text!r} names mask {phrase.mask_index} of {len(masks)}")
         if phrase.mask_index >= 0 and masks[phrase.mask_index].kind == "box":
             raise UserError(f"the phrase {phrase.text!r} names a box, a mask that was drawn is wanted")
-
-
-def decode_image(encoded: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes a data set's picture as its annotators saw it: RGB, an EXIF orientation is not applied.
-
-    Masks are drawn on the stored pixels; turning the picture would part it from them.
-
-    Args:
-        encoded: a JPEG, PNG, WebP or BMP file.
-
-    Raises:
-        UserError: it is none of these, is cut short, or says to have more than `MAX_PIXELS` pixels.
-    """
-    try:
-        with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG", "WEBP", "BMP")) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                size = f"{picture.width} × {picture.height}"
-                raise UserError(f"the picture says to be {size}, at most {MAX_PIXELS} pixels are wanted")
-            return np.asarray(picture.convert("RGB"))
-    except UnidentifiedImageError:
-        raise UserError("the picture is no JPEG, PNG, WebP or BMP file") from None
-    # Pillow reports broken files by many classes: OSError, SyntaxError (PNG), ValueError, struct.error.
-    except UserError:
-        raise
-    except (Image.DecompressionBombError, struct.error, OSError, SyntaxError, ValueError, LookupError) as error:
-        raise UserError(f"the picture is broken: {error}") from None
 
 
 def check_version(record: Mapping) -> None:
