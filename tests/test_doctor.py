@@ -124,6 +124,37 @@ def test_a_damaged_set_is_named_and_the_exit_code_is_1(out, pattern, harm, messa
     assert table["refcocog"][0] == "incomplete"
 
 
+@pytest.mark.parametrize(
+    ("pattern", "content", "message"),
+    [
+        ("*-val.array_record-*", b"", r"record 0 of .*val\.array_record-.*' is damaged"),
+        ("dataset_info.json", b"{}", r"dataset_info\.json' is damaged"),
+        ("features.json", b"{}", r"features\.json' is damaged"),
+    ],
+)
+def test_the_preview_of_a_damaged_set_names_the_file(out, tmp_path, monkeypatch, pattern, content, message):
+    monkeypatch.chdir(tmp_path)
+    (path,) = (out / "refcoco" / "refcoco" / "1.0.0").glob(pattern)
+    path.write_bytes(content)
+    # Without a split, the description is read first to choose one.
+    for wanted in ("refcoco:val", "refcoco")[: 2 if path.suffix == ".json" else 1]:
+        with pytest.raises(UserError, match=f"{message}.*; prepare the data set again"):
+            doctor.main(["--data", str(out), "--preview", wanted])
+
+
+@pytest.mark.parametrize("sizes", [{"skipped": "x"}, {"skipped": None}, {"pictures": None}, {"objects": [1]}])
+def test_a_size_that_is_no_number_is_damage(out, sizes, capsys):
+    path = out / "refcoco" / "refcoco" / "1.0.0" / "conversion.json"
+    report = json.loads(path.read_text())
+    report["splits"]["val"] |= sizes
+    path.write_text(json.dumps(report))
+    with pytest.raises(SystemExit):
+        doctor.main(["--data", str(out)])
+    text = capsys.readouterr().out
+    assert rows(text)["refcoco"][0] == "damaged"
+    assert [f"({name} is {size!r}, a number is wanted)" in text for name, size in sizes.items()] == [True]
+
+
 def test_a_set_without_an_index_is_not_damaged(out, capsys):
     (out / "refcoco" / "refcoco" / "1.0.0" / "index-val.npz").unlink()
     doctor.main(["--data", str(out)])

@@ -8,7 +8,6 @@ Exit code 1 says that a prepared data set is damaged or a needed package is miss
 
 import argparse
 import importlib.metadata
-import os
 import platform
 import shutil
 import sys
@@ -27,7 +26,8 @@ from unilseg_jax.input_pipeline import contact_sheet
 from unilseg_jax.input_pipeline.catalogue import builder_names, load_builder
 from unilseg_jax.input_pipeline.conversion import SplitCounts
 from unilseg_jax.input_pipeline.inspection import SetState, inspect_sets, missing_of
-from unilseg_jax.input_pipeline.sources import find_set, open_source
+from unilseg_jax.input_pipeline.prepared import find_set, split_sizes
+from unilseg_jax.input_pipeline.sources import open_source
 from unilseg_jax.input_pipeline.triplet import SCHEMA_VERSION
 from unilseg_jax.version import __version__
 
@@ -176,9 +176,7 @@ def preview(wanted: str, data_dir: Path, count: int, output: str | None) -> Path
     name, _, split = wanted.partition(":")
     directory = find_set(name, data_dir)
     if not split:
-        import tensorflow_datasets as tfds
-
-        splits = list(tfds.builder_from_directory(os.fspath(directory)).info.splits)
+        splits = list(split_sizes(directory))
         split = "train" if "train" in splits else splits[0]
     source = open_source(name, data_dir=data_dir, split=split)
     set_name = "_".join(dict.fromkeys(directory.relative_to(data_dir).parts[:-1]))

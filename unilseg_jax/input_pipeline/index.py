@@ -21,6 +21,7 @@ from jaxtyping import Int64, UInt16, UInt64
 from PIL import Image
 
 from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline.prepared import AGAIN
 from unilseg_jax.input_pipeline.triplet import NOTHING
 
 _DTYPES = {"samples": np.uint16, "coco_id": np.int64, "fingerprint": np.uint64}
@@ -98,7 +99,7 @@ def read_index(directory: Path, split: str) -> Index | None:
             return Index(*(arrays[name].astype(dtype, copy=False) for name, dtype in _DTYPES.items()))
     # NumPy and zipfile raise many kinds.
     except Exception as error:
-        raise UserError(f"the index {str(path)!r} is damaged ({error}); prepare the data set again") from None
+        raise UserError(f"the index {str(path)!r} is damaged ({error}); {AGAIN}") from None
 
 
 def _file(directory: Path, split: str) -> Path:
