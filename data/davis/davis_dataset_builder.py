@@ -59,6 +59,9 @@ class Builder(TripletBuilder):
             lists.pop("trainval", None)
         plan = {}
         for split, path in lists.items():
+            if split.lower() == "all":
+                self.conversion.skip("", path.name, f"{split!r} is kept for all splits together; rename the list")
+                continue
             plan[split] = []
             for number, line in enumerate(raw_files.read_lines(path, "list of frames"), 1):
                 try:
