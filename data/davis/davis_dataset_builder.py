@@ -21,6 +21,8 @@ CONFIGS = [
         name="davis",
         description="DAVIS 2016 at 480p, one foreground per sequence",
         published={"train": (2079, None, 2079), "val": (1376, None, 1376)},
+        fetch="DAVIS-data.zip from https://davischallenge.org/davis2016/code.html",
+        picture_places=("JPEGImages/480p", "DAVIS/JPEGImages/480p"),
     )
 ]
 
