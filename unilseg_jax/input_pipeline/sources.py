@@ -137,8 +137,7 @@ class TripletSource:
         writer = IndexWriter()
         numbers = track(range(self._length), f"index of {self.split}", console=Console(file=sys.stderr))
         for number in numbers:
-            record = self._read(number)
-            writer.add({**record, "phrase_masks": np.asarray(record["phrase_masks"])})
+            writer.add(self._read(number))
         try:
             write_index(self.directory, self.split, writer.index())
         except OSError as error:
