@@ -110,7 +110,7 @@ def test_any_name_of_a_folder_can_be_shown(folder, tmp_path, monkeypatch, encodi
     printed.flush()
     text = buffer.getvalue().decode(encoding)
     assert r"[b] :train: caf\xe9" in text.partition("not prepared:")[0], "the table"
-    assert "--raw '" in text, "the command"
+    assert r"caf\xe9' --out" in text.partition("not prepared:")[2], "the command"
 
 
 def test_a_complete_set_is_complete(folder, monkeypatch, capsys):

@@ -235,7 +235,7 @@ def _console() -> Console:
 
 
 def _quoted(path: Path) -> str:
-    return shlex.quote(os.fspath(path))
+    return shlex.quote(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def _requirements() -> list[tuple[Requirement, str]]:
