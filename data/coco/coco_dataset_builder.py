@@ -13,6 +13,8 @@ from . import panoptic
 
 SPLITS = {"train": "train2017", "val": "val2017"}
 PUBLISHED = {"train": (118287, None, None), "val": (5000, None, None)}
+FETCH = "train2017.zip, val2017.zip and {} from https://cocodataset.org/#download"
+PICTURES = [place.format(folder) for folder in SPLITS.values() for place in ("{}", "images/{}")]
 # Things have the ids 1 to 90 there and here.
 THINGS = {name.label: name for name in class_names("coco_stuff") if name.label < 91}
 PANOPTIC = {name.label: name for name in (*class_names("coco_stuff"), *class_names("coco_panoptic_merged"))}
@@ -24,8 +26,20 @@ class Builder(TripletBuilder):
     HOMEPAGE = "https://cocodataset.org"
     LICENCE = "COCO annotations: CC BY 4.0; pictures: their owners on Flickr"
     BUILDER_CONFIGS = (
-        SetConfig(name="instances", description="80 categories of things", published=PUBLISHED),
-        SetConfig(name="panoptic", description="80 categories of things, 53 of stuff", published=PUBLISHED),
+        SetConfig(
+            name="instances",
+            description="80 categories of things",
+            published=PUBLISHED,
+            fetch=FETCH.format("annotations_trainval2017.zip"),
+            picture_places=PICTURES,
+        ),
+        SetConfig(
+            name="panoptic",
+            description="80 categories of things, 53 of stuff",
+            published=PUBLISHED,
+            fetch=FETCH.format("panoptic_annotations_trainval2017.zip"),
+            picture_places=PICTURES,
+        ),
     )
     DEFAULT_BUILDER_CONFIG_NAME = "instances"
 

@@ -17,6 +17,11 @@ from unilseg_jax.text.prompts import class_names
 
 SPLITS = {"train": "train2017", "val": "val2017"}
 PUBLISHED = {"train": (118287, None, None), "val": (5000, None, None)}
+FETCH = (
+    "{} from https://github.com/nightrome/cocostuff; pictures: train2017.zip and val2017.zip from "
+    "https://cocodataset.org/#download"
+)
+PICTURES = [place.format(folder) for folder in SPLITS.values() for place in ("{}", "images/{}")]
 NAMES = {name.label: name for name in class_names("coco_stuff")}
 STUFF = {label: name for label, name in NAMES.items() if label > 91}
 # In the JSON files 183 is "other": all things, and what nobody labelled.
@@ -44,8 +49,20 @@ class Builder(TripletBuilder):
     HOMEPAGE = "https://github.com/nightrome/cocostuff"
     LICENCE = "COCO-Stuff and COCO annotations: CC BY 4.0; pictures: their owners on Flickr"
     BUILDER_CONFIGS = (
-        SetConfig(name="pixelmaps", description="80 classes of things, 91 of stuff", published=PUBLISHED),
-        SetConfig(name="stuff_json", description="91 classes of stuff", published=PUBLISHED),
+        SetConfig(
+            name="pixelmaps",
+            description="80 classes of things, 91 of stuff",
+            published=PUBLISHED,
+            fetch=FETCH.format("stuffthingmaps_trainval2017.zip"),
+            picture_places=PICTURES,
+        ),
+        SetConfig(
+            name="stuff_json",
+            description="91 classes of stuff",
+            published=PUBLISHED,
+            fetch=FETCH.format("stuff_annotations_trainval2017.zip"),
+            picture_places=PICTURES,
+        ),
     )
     DEFAULT_BUILDER_CONFIG_NAME = "pixelmaps"
 

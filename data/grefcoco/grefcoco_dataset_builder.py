@@ -28,6 +28,9 @@ class Builder(ReferBuilder):
                 "testA": (750, None, None),
                 "testB": (750, None, None),
             },
+            fetch="grefs(unc).json and instances.json from https://github.com/henghuiding/gRefCOCO; pictures: "
+            "http://images.cocodataset.org/zips/train2014.zip",
+            picture_places=ReferBuilder.PICTURE_FOLDERS,
         )
     ]
 

@@ -45,6 +45,7 @@ class Builder(TripletBuilder):
                 "val": (50_000, None, None),
                 "test": (100_000, None, None),
             },
+            fetch="ILSVRC 2012 from https://www.image-net.org/challenges/LSVRC/2012/, after registration",
         ),
     )
     DEFAULT_BUILDER_CONFIG_NAME = "image_folder"

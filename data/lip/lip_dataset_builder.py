@@ -31,6 +31,8 @@ CONFIGS = [
         name="lip",
         description="LIP, single person: 19 parts",
         published={"train": (30462, None, None), "val": (10000, None, None)},
+        fetch="TrainVal_images.zip and TrainVal_parsing_annotations.zip from https://sysuhcp.github.io/lip/",
+        picture_places=[place.format(split) for split in SPLITS for place in PICTURES],
     )
 ]
 

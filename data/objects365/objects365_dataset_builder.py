@@ -49,6 +49,8 @@ class Builder(TripletBuilder):
             name="objects365",
             description="boxes of 365 categories, without phrases",
             published={"train": (1742289, None, 0), "val": (80000, None, 0)},
+            fetch="zhiyuan_objv2_train.json, zhiyuan_objv2_val.json and the patches from https://www.objects365.org",
+            picture_places=[f"{split}/{place}patch*" for split in SPLITS for place in ("", "images/v*/")],
         ),
     )
     DEFAULT_BUILDER_CONFIG_NAME = "objects365"

@@ -19,6 +19,9 @@ from unilseg_jax.text import prompts
 
 SPLITS = ("train", "val", "test")
 PICTURES = ("images/{}", "{}")
+PICTURE_PLACES = [
+    home + place.format(split) for home in ("", "PartImageNet/") for place in PICTURES for split in SPLITS
+]
 LABEL_MAPS = "annotations/{}"
 ANNOTATION_FILES = ("annotations/{0}/{0}.json", "annotations/{0}.json", "{0}.json")
 ENDINGS = (".jpeg", ".jpg")
@@ -37,11 +40,15 @@ CONFIGS = [
     SetConfig(
         name="seg",
         description="PartImageNet_Seg, label maps; its splits share their classes, the paper reports on it",
+        fetch="PartImageNet_Seg.zip from https://github.com/TACJu/PartImageNet",
+        picture_places=PICTURE_PLACES,
     ),
     SetConfig(
         name="coco",
         description="annotation files in the form of COCO; sizes of PartImageNet_OOD, whose splits share no class",
         published={"train": (16540, None, None), "val": (2957, None, None), "test": (4598, None, None)},
+        fetch="PartImageNet_OOD.zip from https://github.com/TACJu/PartImageNet",
+        picture_places=PICTURE_PLACES,
     ),
 ]
 

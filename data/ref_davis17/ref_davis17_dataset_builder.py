@@ -22,6 +22,10 @@ from unilseg_jax.input_pipeline.video_frames import (
 # Two annotators, each with the first frame and with the full video before them; results are the mean of the four.
 ANNOTATORS = ("annot1", "annot1_full_video", "annot2", "annot2_full_video")
 SPLITS = ("train", "val")
+EXPRESSIONS = (
+    "https://www.mpi-inf.mpg.de/departments/computer-vision-and-machine-learning/research/video-segmentation/"
+    "video-object-segmentation-with-language-referring-expressions"
+)
 # As the expressions' files write them, and as DAVIS names its sequences.
 SEQUENCE_TYPOS = {"clasic-car": "classic-car", "dog-scale": "dogs-scale", "motor-bike": "motorbike"}
 
@@ -32,6 +36,9 @@ CONFIGS = [
         description="DAVIS 2017 at 480p with the expressions of two annotators",
         published={"train": (4209, None, None), "val": (1999, None, None)},
         published_videos={"train": (60, None), "val": (30, 244)},
+        fetch=f"davis_text_annotations.zip from {EXPRESSIONS}; DAVIS-2017-Unsupervised-trainval-480p.zip from "
+        "https://davischallenge.org/davis2017/code.html",
+        picture_places=("DAVIS/JPEGImages/480p", "davis/JPEGImages/480p", "JPEGImages/480p"),
     )
 ]
 
@@ -39,7 +46,7 @@ CONFIGS = [
 class Builder(TripletBuilder):
     """Converts the files of DAVIS 2017 and the expressions for it."""
 
-    HOMEPAGE = "https://arxiv.org/abs/1803.08006"
+    HOMEPAGE = EXPRESSIONS
     LICENCE = "DAVIS: CC BY 4.0, see its terms of use; expressions: see their homepage"
     BUILDER_CONFIGS = CONFIGS
     DEFAULT_BUILDER_CONFIG_NAME = "ref_davis17"

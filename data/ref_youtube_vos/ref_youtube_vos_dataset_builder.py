@@ -24,22 +24,30 @@ from unilseg_jax.input_pipeline.video_frames import (
 from .meta_expressions import Skip, expressions_file, load_categories, load_videos, video_frames
 
 ASPECT = 0.01  # share by which the shape of a ground truth may be off from its frame's
+PAGE = "https://youtube-vos.org/dataset/rvos/"
 
 CONFIGS = [
     VideoConfig(
         name="train",
         description="the training videos, with masks",
         published_videos={"train": (3471, 12913)},
+        fetch=f"frames, masks and expressions of train from {PAGE}",
+        picture_places=("train/JPEGImages",),
     ),
     VideoConfig(
         name="valid",
         description="the benchmark's videos without masks: for its submission",
         published_videos={"valid": (202, None)},
+        fetch=f"frames of valid, expressions of valid and test from {PAGE}",
+        picture_places=("valid/JPEGImages",),
     ),
     VideoConfig(
         name="valid_with_masks",
         description="the benchmark's videos with their ground truth",
         published_videos={"valid": (202, None)},
+        fetch=f"frames of valid, expressions of valid and test from {PAGE}; ground truth: issues 7 and 8 of "
+        "https://github.com/skynbe/Refer-Youtube-VOS",
+        picture_places=("valid/JPEGImages",),
     ),
 ]
 
@@ -47,7 +55,7 @@ CONFIGS = [
 class Builder(TripletBuilder):
     """Converts Ref-YouTube-VOS's files."""
 
-    HOMEPAGE = "https://github.com/skynbe/Refer-Youtube-VOS"
+    HOMEPAGE = PAGE
     LICENCE = "YouTube-VOS: annotations CC BY 4.0, videos for non-commercial research only"
     BUILDER_CONFIGS = CONFIGS
 

@@ -24,11 +24,19 @@ class Builder(ReferBuilder):
 
     HOMEPAGE = "https://github.com/kuoyang1999/refcocos-annotator"
     LICENCE = "RefCOCOs: MIT; COCO annotations: CC BY 4.0; pictures: their owners on Flickr"
+    PICTURE_FOLDERS = ("val2017", "images/val2017")
     BUILDER_CONFIGS = [  # noqa: RUF012
         # The list grew while it was made; these are the pictures and expressions of its last state.
-        SetConfig(name="refcocos", description="RefCOCOs, test", published={"test": (460, None, 506)})
+        SetConfig(
+            name="refcocos",
+            description="RefCOCOs, test",
+            published={"test": (460, None, 506)},
+            fetch="results/refcocos_test.json from https://github.com/kuoyang1999/refcocos-annotator; pictures and "
+            "instances_val2017.json: http://images.cocodataset.org/zips/val2017.zip and "
+            "http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
+            picture_places=PICTURE_FOLDERS,
+        )
     ]
-    PICTURE_FOLDERS = ("val2017", "images/val2017")
     # One box in eight was drawn by hand around something that COCO has no mask of.
     max_skipped = 0.2
 

@@ -58,6 +58,7 @@ class Builder(TripletBuilder):
             name="sa1b",
             description="SA-1B: masks of a model, without classes and text",
             published={SPLIT: (11_185_362, None, None)},
+            fetch="sa_000000.tar ... by the list of links at https://ai.meta.com/datasets/segment-anything-downloads/",
         ),
     )
     # An item is some thousand pictures already.
@@ -66,7 +67,8 @@ class Builder(TripletBuilder):
     @classmethod
     def found_configs(cls, raw: Path) -> list[str]:
         """Returns the one configuration if the raw folder, or a folder in it, holds archives or pictures."""
-        found = any(_is_ours(path) for folder in _folders(raw) for path in folder.iterdir())
+        paths = (path for folder in _folders(raw) for path in folder.iterdir())
+        found = any(_is_ours(path) and path.suffix != ".json" for path in paths)
         return ["sa1b"] if found else []
 
     @classmethod

@@ -239,6 +239,15 @@ def test_entry_with_a_bad_id_is_listed_and_the_first_one_kept(raw, spoil, reason
     assert [(split.pictures, split.objects, split.phrases) for name, split in counts.items() if name] == [(1, 2, 4)] * 4
 
 
+@pytest.mark.parametrize("word", ["all", "All"])
+def test_ref_of_all_splits_is_listed(raw, word):
+    raw.refs[0]["split"] = word
+    raw.save()
+    (entry,) = skipped(directory := convert(raw))
+    assert entry["reason"] == f"the split of ref number 0 is {word!r}, a word kept for all splits together"
+    assert read_report(directory)[0]["train"].objects == 1
+
+
 @pytest.mark.parametrize("category", [99, None, [1], "person"])
 def test_category_that_is_not_listed_leaves_its_object_without_one(raw, category):
     raw.instances["annotations"][0]["category_id"] = category

@@ -15,6 +15,7 @@ from unilseg_jax.input_pipeline.index import read_index
 from unilseg_jax.input_pipeline.raw_files import read_label_map
 from unilseg_jax.input_pipeline.sources import open_source
 from unilseg_jax.input_pipeline.triplet import NOTHING, UNKNOWN
+from unilseg_jax.input_pipeline.visits import sample_phrases
 
 prepare.load_builder("ref_youtube_vos")
 from unilseg_jax_data_ref_youtube_vos import meta_expressions, synthetic  # noqa: E402  (loaded by the line above)
@@ -81,8 +82,11 @@ def test_object_out_of_the_frame_matches_nothing_and_stays_a_referring_phrase(ra
     sample = open_split(directory)[2]
     assert sample.mask_index == (0, 0, NOTHING, NOTHING)
     assert sample.kinds == ("referring",) * 4
-    # One object that is there, and two phrases that match nothing.
-    assert read_index(directory, "train").samples.tolist() == [2, 2, 3, 2]
+    # One object that is there, and one that is not, with two phrases each.
+    assert read_index(directory, "train").samples.tolist() == [2, 2, 2, 2]
+    record = open_split(directory).record(2)
+    found = sample_phrases(record["phrase_masks"], record["phrase_objects"])
+    assert [numbers.tolist() for numbers in found] == [[0, 1], [2, 3]]
 
 
 def test_frames_without_ground_truth_keep_their_expressions(raw):

@@ -94,6 +94,15 @@ def test_samples_are_named_masks_and_phrases_for_nothing():
     assert len(found) == sample_count(phrase_masks)
 
 
+def test_phrases_of_one_absent_object_are_one_sample():
+    """Object 5 is there, objects 9 and 3 are not, and two phrases say of none which one they mean."""
+    phrase_masks, objects = [-1, -1, 0, -1, -1, -1, 0, -2], [9, -1, 5, 3, 9, -1, 5, 9]
+    found = [numbers.tolist() for numbers in sample_phrases(phrase_masks, objects)]
+    assert found == [[2, 6], [0, 4], [1], [3], [5]]
+    assert len(found) == sample_count(phrase_masks, objects)
+    assert sample_count(phrase_masks) == 6, "records without the field"
+
+
 def test_each_phrase_of_an_object_is_drawn():
     record = MemoryRecords(1, [3], nothing=1).record(0)
     stage, rng, seen = DrawPhrases(prompts=2), np.random.default_rng(0), collections.Counter()

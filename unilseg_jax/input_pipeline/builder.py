@@ -34,6 +34,10 @@ class SetConfig(tfds.core.BuilderConfig):
         description: one line.
         published: sizes as its authors give them, by split: pictures, objects (masks), phrases; None where a
             size is not published or not counted that way.
+        homepage: where the configuration comes from, if not from its builder's `HOMEPAGE`.
+        fetch: in one line, what to fetch from where; "" where the files are the user's own.
+        picture_places: where the pictures may lie in the raw folder, as patterns; none where `found_configs` finds
+            the pictures themselves. `--pictures` may name another place, so `found_configs` does not ask for them.
         **more: of `tfds.core.BuilderConfig`.
     """
 
@@ -43,9 +47,13 @@ class SetConfig(tfds.core.BuilderConfig):
         name: str,
         description: str,
         published: Mapping[str, tuple[int | None, int | None, int | None]] | None = None,
+        homepage: str = "",
+        fetch: str = "",
+        picture_places: Sequence[str] = (),
         **more,
     ):
         super().__init__(name=name, description=description, **more)
+        self.homepage, self.fetch, self.picture_places = homepage, fetch, tuple(picture_places)
         self.published = {
             split: SplitCounts(pictures=sizes[0], objects=sizes[1], phrases=sizes[2])
             for split, sizes in (published or {}).items()
@@ -189,9 +197,14 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """The name that records carry."""
         return f"{self.name}/{self.builder_config.name}"
 
+    @property
+    def homepage(self) -> str:
+        """Where the configuration comes from."""
+        return self.builder_config.homepage or self.HOMEPAGE
+
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=triplet.features(), homepage=self.HOMEPAGE, disable_shuffling=True
+            features=triplet.features(), homepage=self.homepage, disable_shuffling=True
         )
 
     def _download_and_prepare(self, *args, **kwargs) -> None:
@@ -211,7 +224,7 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         self.conversion.check_skipped(self.max_skipped, directory.with_name(str(self.version)))
         self.conversion.write(
-            directory, self.builder_config.published, source=self.source, licence=self.LICENCE, homepage=self.HOMEPAGE
+            directory, self.builder_config.published, source=self.source, licence=self.LICENCE, homepage=self.homepage
         )
         forget_refusal(directory.with_name(str(self.version)))
 

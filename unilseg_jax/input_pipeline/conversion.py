@@ -202,16 +202,26 @@ def read_report(directory: Path) -> tuple[dict[str, SplitCounts], dict[str, Spli
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         counts, published = (
-            {split: SplitCounts(**sizes) for split, sizes in report[key].items()} for key in ("splits", "published")
+            {split: SplitCounts(**_sizes(sizes, unknown)) for split, sizes in report[key].items()}
+            for key, unknown in (("splits", ()), ("published", ("pictures", "objects", "phrases")))
         )
         for split, sizes in report.get("videos", {}).items():
             wanted = published.setdefault(split, SplitCounts(pictures=None, objects=None, phrases=None))
+            sizes = _sizes(sizes, ("published_videos", "published_expressions"))
             for name in ("videos", "expressions"):
                 setattr(counts.setdefault(split, SplitCounts()), name, sizes[name])
                 setattr(wanted, name, sizes[f"published_{name}"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"no readable report in {str(path)!r} ({error}); prepare the data set again") from None
     return counts, published
+
+
+def _sizes(sizes: dict, unknown: tuple[str, ...]) -> dict:
+    """Returns sizes as a report gives them, if all are numbers; those in `unknown` may be None."""
+    for name, size in sizes.items():
+        if not (isinstance(size, int) or (size is None and name in unknown)):
+            raise TypeError(f"{name} is {size!r}, a number is wanted")
+    return sizes
 
 
 def differences(counts: Mapping[str, SplitCounts], published: Mapping[str, SplitCounts]) -> list[str]:

@@ -88,6 +88,9 @@ def group_refs(
         # A split's name becomes part of file names.
         if not (isinstance(split, str) and split.isalnum() and split.isascii()):
             conversion.skip("", file, f"ref number {number} has no split", ref_id=repr(ref_id))
+        elif split.lower() == "all":
+            reason = f"the split of ref number {number} is {split!r}, a word kept for all splits together"
+            conversion.skip("", file, reason, ref_id=repr(ref_id))
         elif not (isinstance(ref_id, int) and isinstance(image_id, int) and "ann_id" in fields):
             conversion.skip(split, file, f"ref number {number} lacks one of ref_id, image_id, ann_id")
         elif not isinstance(fields.get("sentences"), list | tuple):

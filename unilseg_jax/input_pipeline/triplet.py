@@ -19,13 +19,15 @@ lists of them), so that reading and writing it needs no TensorFlow. Its fields, 
 | `phrases` | texts, p | raw texts |
 | `phrase_masks` | ints, p | index of the phrase's mask, `NOTHING` (-1) or `UNKNOWN` (-2) |
 | `phrase_ids` | texts, p | id of the phrase within its source, "" if it has none |
+| `phrase_objects` | ints, p | label of the object that is meant, among the picture's phrases; -1 if not said |
 | `phrase_kinds` | texts, p | what the phrase speaks of; results are reported per kind |
 | `task` | text | one of `TASKS` |
 | `source`, `licence` | text | data set with its configuration; whose terms hold |
 | `video`, `frame` | text | "" if the picture is no frame of a video |
 
 A phrase that means several objects has the union of their masks as one mask of its own. `NOTHING` says that the
-phrase matches nothing in the picture. `UNKNOWN` says that nobody published what it matches (frames of a
+phrase matches nothing in the picture; several such phrases with one `phrase_objects` mean one absent object (older
+records lack this field). `UNKNOWN` says that nobody published what it matches (frames of a
 benchmark that is scored elsewhere): such a phrase can be predicted, but neither learnt from nor scored.
 A mask of kind "box" fills the box of an object that nobody outlined: no phrase may name it, so none learns it.
 """
@@ -114,12 +116,14 @@ class RecordPhrase:
         mask_index: index of its mask, `NOTHING` or `UNKNOWN`.
         kind: what it speaks of.
         source_id: id of the phrase within its source, "" if it has none.
+        object_id: label of the object that it means, -1 if the source does not say.
     """
 
     text: str
     mask_index: int
     kind: str
     source_id: str = ""
+    object_id: int = -1
 
 
 def features():
@@ -144,6 +148,7 @@ def features():
             "phrases": texts,
             "phrase_masks": tfds.features.Sequence(np.int32),
             "phrase_ids": texts,
+            "phrase_objects": tfds.features.Sequence(np.int32),
             "phrase_kinds": texts,
             "task": text,
             "source": text,
@@ -214,6 +219,7 @@ def encode_record(
         "phrases": [phrase.text for phrase in phrases],
         "phrase_masks": np.asarray([phrase.mask_index for phrase in phrases], np.int32),
         "phrase_ids": [phrase.source_id for phrase in phrases],
+        "phrase_objects": np.asarray([phrase.object_id for phrase in phrases], np.int32),
         "phrase_kinds": [phrase.kind for phrase in phrases],
         "task": task,
         "source": source,
