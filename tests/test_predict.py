@@ -134,6 +134,8 @@ def test_a_long_phrase_is_cut_and_said_so_once(checkpoint, pictures, tmp_path, c
         ({"pictures": ["{tmp}"]}, "is a folder"),
         ({"pictures": ["{tmp}/notes.jpg"]}, "is not a picture"),
         ({"phrases": [" "]}, "is empty"),
+        ({"phrases": ["\u200b\u200b"]}, "has no words"),
+        ({"phrases": ["dog", "?!"]}, "has no words"),
         ({"phrases": []}, "--phrase"),
         ({"checkpoint": "absent"}, "no such checkpoint"),
         ({"checkpoint": "{tmp}"}, "model.json"),

@@ -140,7 +140,7 @@ def test_wrong_shapes_and_types_are_refused(segmenter, images, tokens, message):
         segmenter.logits(images, tokens)
 
 
-@pytest.mark.parametrize("phrases", [[], ["dog", " "], "dog"])
+@pytest.mark.parametrize("phrases", [[], ["dog", " "], "dog", ["dog", "\u200b"], ["..."]])
 def test_missing_and_empty_phrases_are_refused(segmenter, picture, phrases):
     with pytest.raises(UserError, match="phrase"):
         segmenter.predict(picture, phrases)

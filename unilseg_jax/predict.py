@@ -28,9 +28,10 @@ from rich.table import Table
 from unilseg_jax.command_line import OneLineParser
 from unilseg_jax.errors import UserError, run_command
 from unilseg_jax.input_pipeline.images import read_image
+from unilseg_jax.input_pipeline.phrases import check_phrase
 from unilseg_jax.ops.masks import mask_to_rle
 from unilseg_jax.ops.overlay import draw_overlay
-from unilseg_jax.text.tokenizer import PhraseCutWarning, encode, kept_text
+from unilseg_jax.text.tokenizer import PhraseCutWarning, kept_text
 
 if TYPE_CHECKING:  # main imports it once everything else was checked: it brings JAX
     from unilseg_jax.segmenter import Segmenter
@@ -104,7 +105,7 @@ def _threshold(text: str) -> float:
 def _check(arguments: argparse.Namespace) -> None:
     """Refuses what would fail later, and makes the output folder."""
     for phrase in arguments.phrase:
-        encode(phrase)
+        check_phrase(phrase)
     if not Path(arguments.checkpoint).exists():
         raise UserError(f"no such checkpoint: {arguments.checkpoint!r}; check the path")
     for path in arguments.image:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 from unilseg_jax import shapes
 from unilseg_jax.errors import UserError, checked_file
 from unilseg_jax.input_pipeline.images import ImageSource, read_image
+from unilseg_jax.input_pipeline.phrases import check_phrase
 from unilseg_jax.interop.pretrained import Pretrained
 from unilseg_jax.models.unilseg import UniLSeg
 from unilseg_jax.ops import geometry
@@ -143,7 +144,7 @@ class Segmenter:
             threshold: the cut between 0 and 1; None takes the one that goes with `resize`.
 
         Raises:
-            UserError: the picture cannot be read, a phrase is empty, or an option is not possible.
+            UserError: the picture cannot be read, a phrase has no words, or an option is not possible.
         """
         # All that can be wrong comes before the long part.
         _check_threshold(threshold)
@@ -176,7 +177,7 @@ class Segmenter:
             threshold: the cut between 0 and 1; None takes the one that goes with the way of resizing.
 
         Raises:
-            UserError: a phrase is empty, or the threshold is not possible.
+            UserError: a phrase has no words, or the threshold is not possible.
         """
         _check_threshold(threshold)
         return self._segment(encoded, phrases, self.tokens(phrases), threshold)
@@ -201,7 +202,7 @@ class Segmenter:
         """Returns the ids of phrases as this model takes them.
 
         Raises:
-            UserError: there is no phrase, one is empty, or the model has another vocabulary.
+            UserError: there is no phrase, one has no words, or the model has another vocabulary.
         """
         if isinstance(phrases, str) or not len(phrases):
             raise UserError(f"phrases = {phrases!r}; a list of at least one text is wanted")
@@ -210,6 +211,8 @@ class Segmenter:
                 f"the model has a vocabulary of {self.architecture.vocab_size} tokens, CLIP's has {END + 1}; "
                 "call logits() with its own tokens"
             )
+        for phrase in phrases:
+            check_phrase(phrase)
         return tokenize(phrases, self.architecture.word_len)
 
     def logits(
