@@ -1,6 +1,9 @@
 """The command `predict`: what it writes, and that every mistake costs one line and exit code 2."""
 
+import errno
 import json
+import os
+import tempfile
 import warnings
 
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 from PIL import Image
 from small_model import small_pretrained
 
-from unilseg_jax import predict
+from unilseg_jax import Segmenter, predict
 from unilseg_jax.errors import run_command
 from unilseg_jax.ops.masks import rle_to_mask
 from unilseg_jax.training.checkpoint import save_pretrained
@@ -141,6 +144,10 @@ def test_a_long_phrase_is_cut_and_said_so_once(checkpoint, pictures, tmp_path, c
         ({"checkpoint": "{tmp}"}, "model.json"),
         ({"checkpoint": "{tmp}/notes.jpg"}, "notes.jpg"),
         ({"output": "{tmp}/notes.jpg"}, "notes.jpg"),
+        ({"output": "{tmp}/full"}, "predictions.json' is a folder"),
+        ({"output": ""}, "--output: the path is empty"),
+        ({"pictures": [""]}, "--image: the path is empty"),
+        ({"checkpoint": ""}, "--checkpoint: the path is empty"),
         ({"more": ["--sharpen"]}, "--sharpen"),
         ({"more": ["--threshold", "1"]}, "between 0 and 1"),
         ({"more": ["--threshold", "nan"]}, "between 0 and 1"),
@@ -149,6 +156,7 @@ def test_a_long_phrase_is_cut_and_said_so_once(checkpoint, pictures, tmp_path, c
 )
 def test_a_mistake_costs_one_line_and_exit_code_2(checkpoint, pictures, tmp_path, capsys, change, message):
     (tmp_path / "notes.jpg").write_text("no picture")
+    (tmp_path / "full" / "predictions.json").mkdir(parents=True)
     given = {"checkpoint": checkpoint, "pictures": pictures, "phrases": ["dog"], "output": "{tmp}/out"}
     given |= {"more": [], **change}
 
@@ -166,3 +174,19 @@ def test_a_mistake_costs_one_line_and_exit_code_2(checkpoint, pictures, tmp_path
     assert error.count("\n") == 1
     assert message in error
     assert not list(tmp_path.glob("out/*"))
+
+
+def test_a_folder_that_takes_no_files_is_refused_before_the_model_is_loaded(
+    checkpoint, pictures, tmp_path, capsys, monkeypatch
+):
+    def refuse(*args, dir, **kwargs):
+        assert dir == tmp_path
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(Segmenter, "from_pretrained", lambda path: pytest.fail("the model was loaded"))
+    with pytest.raises(SystemExit) as caught:
+        run_command(predict.main, arguments(checkpoint, pictures, ["dog"], tmp_path))
+    assert caught.value.code == 2
+    line = f"error: cannot write into the folder {str(tmp_path)!r}: Permission denied; name another one\n"
+    assert capsys.readouterr().err == line

@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # main imports it once everything else was checked: it brings
 
 RESULTS_FILE = "predictions.json"
 _NAME_LENGTH = 60
+_TEMPORARY = ".predict-"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -73,12 +74,15 @@ def _parser() -> OneLineParser:
     parser.add_argument(
         "--checkpoint",
         required=True,
+        type=_path,
         metavar="C",
         help="a .pth or .safetensors file, the directory of a training run, or what convert wrote",
     )
-    parser.add_argument("--image", required=True, action="append", metavar="I", help="a picture; repeatable")
+    parser.add_argument(
+        "--image", required=True, type=_path, action="append", metavar="I", help="a picture; repeatable"
+    )
     parser.add_argument("--phrase", required=True, action="append", metavar="P", help="a phrase; repeatable")
-    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write to")
+    parser.add_argument("--output", required=True, type=_path, metavar="DIR", help="the folder to write to")
     parser.add_argument(
         "--resize",
         choices=("letterbox", "stretch"),
@@ -92,6 +96,13 @@ def _parser() -> OneLineParser:
         help="probability above which a pixel belongs to the mask (default: 0.35 letterbox, 0.5 stretch)",
     )
     return parser
+
+
+def _path(text: str) -> str:
+    """Returns a path, which an empty text is not; `Path` would take it for the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty, a file or folder is wanted")
+    return text
 
 
 def _threshold(text: str) -> float:
@@ -110,10 +121,24 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"no such checkpoint: {arguments.checkpoint!r}; check the path")
     for path in arguments.image:
         read_image(path)
+    _make_folder(Path(arguments.output))
+
+
+def _make_folder(output: Path) -> None:
+    """Makes the output folder and tries whether it takes files."""
     try:
-        Path(arguments.output).mkdir(parents=True, exist_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {arguments.output!r}: {error.strerror or error}") from None
+        raise UserError(f"cannot make the folder {str(output)!r}: {error.strerror or error}") from None
+    try:
+        with tempfile.TemporaryDirectory(dir=output, prefix=_TEMPORARY) as folder:
+            (Path(folder) / "trial").touch()
+    except OSError as error:
+        raise UserError(
+            f"cannot write into the folder {str(output)!r}: {error.strerror or error}; name another one"
+        ) from None
+    if (output / RESULTS_FILE).is_dir():
+        raise UserError(f"{str(output / RESULTS_FILE)!r} is a folder, the results shall be written there; remove it")
 
 
 def _warn_of_cut_phrases(phrases: Sequence[str], word_len: int) -> None:
@@ -206,7 +231,7 @@ def _same(first: Path, second: Path) -> bool:
 def _replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path that takes the place of `path` when the block ends well."""
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".predict-") as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=_TEMPORARY) as folder:
             temporary = Path(folder) / path.name
             yield temporary
             os.replace(temporary, path)
