@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import shutil
+import sys
 import tempfile
 import warnings
 
@@ -118,6 +120,15 @@ def test_a_picture_in_the_output_folder_is_not_overwritten(checkpoint, pictures,
     before = [path.read_bytes() for path in own]
     predict.main(arguments(checkpoint, [str(path) for path in own], ["dog"], tmp_path))
     assert [path.read_bytes() for path in own] == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are Unicode")
+def test_a_file_name_that_is_not_utf_8_can_be_printed(checkpoint, pictures, tmp_path, capsys):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    shutil.copy(pictures[0], path)
+    predict.main(arguments(checkpoint, [path], ["dog"], tmp_path / "out"))
+    assert "caf?.png" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"][0]["image"] == path
 
 
 def test_a_long_phrase_is_cut_and_said_so_once(checkpoint, pictures, tmp_path, capsys):

@@ -244,20 +244,25 @@ def _write_picture(path: Path, picture: UInt8[np.ndarray, "h w *c"]) -> None:
         Image.fromarray(picture).save(temporary)
 
 
+def _printable(name: str) -> str:
+    """Returns a name of a file with question marks for bytes that are not UTF-8."""
+    return name.encode("utf-8", "replace").decode()
+
+
 def _print_table(entries: list[dict], output: Path) -> None:
     """Prints one row per picture and phrase."""
     table = Table("image", "phrase", "mask px", "confidence")
     for entry in entries:
         confidence = entry["mean_confidence"]
         table.add_row(
-            escape(Path(entry["image"]).name),
+            escape(_printable(Path(entry["image"]).name)),
             escape(entry["phrase_read"]),
             str(entry["area"]),
             "nothing found" if confidence is None else f"{confidence:.3f}",
         )
     console = Console()
     console.print(table)
-    console.print(f"written to {output}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"written to {_printable(str(output))}", markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
