@@ -21,7 +21,7 @@ from jaxtyping import Int64, UInt16, UInt64
 from PIL import Image
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline.images import to_8_bits
+from unilseg_jax.input_pipeline.images import to_8_bits, white_of
 from unilseg_jax.input_pipeline.prepared import AGAIN
 from unilseg_jax.input_pipeline.triplet import NOTHING
 
@@ -46,7 +46,8 @@ def fingerprint(encoded: bytes) -> int:
     with Image.open(io.BytesIO(encoded)) as picture:
         # A JPEG is decoded at a fraction of its size, which the hash does not notice.
         picture.draft("L", (128, 128))
-        return int(str(imagehash.phash(to_8_bits(picture, "the picture"))), 16)
+        grey = to_8_bits(picture, white_of(picture), "the picture")
+        return int(str(imagehash.phash(grey)), 16)
 
 
 def samples_of_phrases(phrase_masks: _Numbers, phrase_objects: _Numbers = ()) -> Int64[np.ndarray, " p"]:

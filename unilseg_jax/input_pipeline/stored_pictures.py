@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline.images import to_8_bits
+from unilseg_jax.input_pipeline.images import to_8_bits, white_of
 
 # 2**26 pixels are far above every data set's pictures; what says more in its header is a decompression bomb.
 MAX_PIXELS = 1 << 26
@@ -32,7 +32,7 @@ def decode_image(encoded: bytes) -> UInt8[np.ndarray, "h w 3"]:
             if picture.width * picture.height > MAX_PIXELS:
                 size = f"{picture.width} × {picture.height}"
                 raise UserError(f"the picture says to be {size}, at most {MAX_PIXELS} pixels are wanted")
-            return np.asarray(to_8_bits(picture, "the picture").convert("RGB"))
+            return np.asarray(to_8_bits(picture, white_of(picture), "the picture").convert("RGB"))
     except UnidentifiedImageError:
         raise UserError("the picture is no JPEG, PNG, WebP or BMP file") from None
     # Pillow reports broken files by many classes: OSError, SyntaxError (PNG), ValueError, struct.error.
