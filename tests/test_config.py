@@ -16,6 +16,7 @@ from unilseg_jax.training import optim, state
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "configs").glob("*.py"))
+README = ROOT / "README.md"
 QUICKSTART = str(ROOT / "configs" / "quickstart.py")
 REFCOCO = str(ROOT / "configs" / "finetune_refcoco.py")
 
@@ -186,6 +187,15 @@ LATER_MISTAKES = {
     "scenes that are too small": (QUICKSTART, ["--config.input.sources.scenes.size=63"], "at least 64"),
     "held-out scenes that are none": (QUICKSTART, ["--config.evals.held_out.source.num_scenes=0"], "at least 1"),
     "source whose keys do not belong": (QUICKSTART, ["--config.input.sources.scenes.name=refcoco"], "refcoco"),
+    "source that is misspelt": (
+        QUICKSTART,
+        ["--config.input.sources.scenes.name=scene"],
+        "no source is called 'scene'; is 'scenes' meant?",
+    ),
+    "one picture to shuffle": (QUICKSTART, ["--config.evals.held_out.source.num_scenes=1"], "evals.held_out.shuffled"),
+    "first weights that are none": (QUICKSTART, [f"--config.init.model={README}"], "README.md' is not a checkpoint"),
+    "image encoder that is none": (QUICKSTART, [f"--config.init.swin={README}"], "README.md' is not a checkpoint"),
+    "text encoder that is none": (QUICKSTART, [f"--config.init.clip={README}"], "README.md' is not a checkpoint"),
     "rule that matches no parameter": (QUICKSTART, ["--config.optim.lr_scales=(('swin/',0.1),('.*',1.0))"], "swin/"),
 }
 
