@@ -59,7 +59,8 @@ def entries(workdir, prefix):
 
 def curve(workdir):
     """Returns everything about the steps that does not depend on the clock."""
-    return [{k: v for k, v in line.items() if k != "train/images_per_s"} for line in entries(workdir, "train/")]
+    clock = ("train/images_per_s", "train/seconds")
+    return [{k: v for k, v in line.items() if k not in clock} for line in entries(workdir, "train/")]
 
 
 def evaluated(workdir, name):
@@ -175,6 +176,14 @@ def test_an_interruption_changes_nothing(finished, resumed):
         assert a.tobytes() == b.tobytes()
     summaries = [read_json(workdir / "summary.json") for workdir, _ in (finished, resumed)]
     assert summaries[0]["evals"] == summaries[1]["evals"]
+
+
+@pytest.mark.slow
+def test_training_seconds_go_on_where_the_killed_run_was(resumed):
+    seconds = [line["train/seconds"] for line in entries(resumed[0], "train/")]
+    assert len(seconds) == STEPS
+    assert seconds == sorted(set(seconds))
+    assert read_json(resumed[0] / "summary.json")["training_seconds"] == pytest.approx(seconds[-1], abs=0.1)
 
 
 @pytest.mark.slow

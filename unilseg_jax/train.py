@@ -50,17 +50,17 @@ def train(config, workdir: str) -> dict:
     from unilseg_jax.models.unilseg import UniLSeg
     from unilseg_jax.training import optim, sharding
     from unilseg_jax.training.checkpoint import Checkpointer, write_carried, write_json, write_model_file
-    from unilseg_jax.training.start import check_given, first_weights
+    from unilseg_jax.training.start import fill, first_weights, weights_of_run
     from unilseg_jax.training.state import init_state, init_variables
     from unilseg_jax.training.step import make_predict_step, make_train_step
-    from unilseg_jax.training.writer import MetricWriter, ProgressLine
+    from unilseg_jax.training.writer import SECONDS, MetricWriter, ProgressLine
 
     # ---- Data, and everything that may be wrong with the config ------------------------------------------
     started = time.perf_counter()
     directory = Path(workdir)
     _check_directory(directory, config)
     architecture = architecture_of(config)
-    check_given(**config.init)
+    init, goes_on = weights_of_run(directory, config.init.to_dict())
     mesh = sharding.make_mesh(config.input.batch_size)
     evaluators = {
         name: Evaluator(
@@ -75,7 +75,7 @@ def train(config, workdir: str) -> dict:
         )
         for name, entry in config.evals.items()
     }
-    of_first_weights = leakage_files.of_first_weights(config.init.model)
+    of_first_weights = leakage_files.of_first_weights(init["model"])
     parts, verdict, sources = _parts_to_train_on(config, {name: each.source for name, each in evaluators.items()})
     mixture = Mixture(parts, prompts=config.input.prompts, seed=config.seed, negatives=config.input.negatives)
     stages = transforms.make_stages(
@@ -90,6 +90,8 @@ def train(config, workdir: str) -> dict:
     for name, entry in config.evals.items():
         if entry.batch_size % mesh.size:
             raise UserError(f"evals.{name}.batch_size {entry.batch_size} does not divide among {mesh.size} devices")
+        if entry.shuffled and len(evaluators[name].source) < 2:
+            raise UserError(f"evals.{name}.shuffled wants 2 pictures that swap phrases, 1 is there; turn it off")
 
     # ---- Model, optimiser, state -------------------------------------------------------------------------
     model = UniLSeg(architecture, jnp.dtype(config.dtype))
@@ -107,6 +109,7 @@ def train(config, workdir: str) -> dict:
         lr_scales=config.optim.lr_scales,
         clip_norm=config.optim.clip_norm,
     )
+    given, carried, notes = ({}, {}, []) if goes_on else first_weights(variables_shape, architecture, **init)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         checkpointer = Checkpointer(directory, config.checkpoints_kept)
@@ -125,13 +128,13 @@ def train(config, workdir: str) -> dict:
             f"{workdir!r} has gone {first_step} steps, config.steps is {config.steps}; name another workdir"
         )
     if first_step == 0:
-        variables, carried, notes = first_weights(jax.device_get(variables), architecture, **config.init)
+        variables = fill(jax.device_get(variables), given)
         write_carried(directory, carried)
         for note in notes:
             print(note)
         state = jax.device_put(init_state(variables, optimizer), whole)
-    del variables
-    write_json(directory / "config.json", config.to_dict())
+    del variables, given
+    write_json(directory / "config.json", config.to_dict() | {"init": init})
     write_model_file(directory, architecture, config.input.size)
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
     print(
@@ -173,8 +176,8 @@ def train(config, workdir: str) -> dict:
         threads=config.input.threads,
         workers=config.input.workers,
     )
-    with ProgressLine(first_step, config.steps, config.input.batch_size) as progress:
-        began, checked = time.perf_counter(), first_step
+    with ProgressLine(first_step, config.steps, config.input.batch_size, writer.seconds_before) as progress:
+        checked = first_step
         batch = sharding.put_batch(next(batches), mesh) if first_step < config.steps else None
         for step in range(first_step + 1, config.steps + 1):
             state, terms = train_step(state, batch)
@@ -182,7 +185,8 @@ def train(config, workdir: str) -> dict:
                 batch = sharding.put_batch(next(batches), mesh)
             last = step == config.steps
             logs, saves = (last or step % every == 0 for every in (config.log_every, config.checkpoint_every))
-            if logs or saves:
+            logs = logs or saves  # the line says the seconds to a run that goes on from here
+            if logs:
                 values = {f"train/{key}": float(value) for key, value in jax.device_get(terms).items()}
                 if not all(math.isfinite(value) for value in values.values()):
                     checkpointer.close()
@@ -191,28 +195,28 @@ def train(config, workdir: str) -> dict:
                         f"step between {checked + 1} and {step}; nothing was saved since; lower optim.learning_rate"
                     )
                 checked = step
-            if logs:
                 values["train/learning_rate"] = float(schedule(step - 1))
                 values["train/images_per_s"] = progress.update(step, values["train/loss"])
+                values[SECONDS] = round(progress.seconds, 3)
                 writer.write(step, values)
+            due = [name for name, entry in config.evals.items() if entry.every and step % entry.every == 0 and not last]
+            if due:
+                jax.block_until_ready(state.step)  # the steps are training still
             progress.pause()
-            for name, entry in config.evals.items():
-                if entry.every and step % entry.every == 0 and step < config.steps:
-                    score = evaluate(name)["all"]
-                    found = f"oIoU {score['oiou']:.4f}  mIoU {score['miou']:.4f}{verdict.note()}"
-                    print(f"step {step}: {name} {found}", flush=True)
+            for name in due:
+                score = evaluate(name)["all"]
+                found = f"oIoU {score['oiou']:.4f}  mIoU {score['miou']:.4f}{verdict.note()}"
+                print(f"step {step}: {name} {found}", flush=True)
             if saves:  # after the evaluations: a run killed during one makes it again
                 checkpointer.save(state)
             progress.resume()
-        jax.block_until_ready(state.params)
-        train_seconds = time.perf_counter() - began
 
     # ---- The end -----------------------------------------------------------------------------------------
     summary = {
         "steps": config.steps,
         "parameters": count,
         **verdict.mark(),
-        "training_seconds": round(train_seconds + _seconds_before(directory, first_step), 1),
+        "training_seconds": round(progress.seconds, 1),
         "evals": {
             name: {"honest": evaluate(name), **verdict.mark(name)}
             | ({"shuffled": evaluate(name, shuffled=True)} if entry.shuffled else {})
@@ -279,14 +283,6 @@ def _check_directory(directory: Path, config) -> None:
             f"{str(directory)!r} holds a run with another config.{other[0]}; name another workdir, or run it as "
             f"{str(file)!r} says"
         )
-
-
-def _seconds_before(directory: Path, first_step: int) -> float:
-    """Returns the training time that a finished run reported, if this process only evaluates it again."""
-    file = directory / "summary.json"
-    if not first_step or not file.exists():
-        return 0.0
-    return float(json.loads(file.read_text(encoding="utf-8")).get("training_seconds", 0.0))
 
 
 if __name__ == "__main__":

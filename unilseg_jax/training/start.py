@@ -1,15 +1,18 @@
 """Where a run's first weights come from."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.interop.initialise import initialise
 from unilseg_jax.interop.torch_import import load_released
 from unilseg_jax.models.architecture import Architecture
-from unilseg_jax.training.checkpoint import load_pretrained
+from unilseg_jax.training.checkpoint import CHECKPOINTS, load_pretrained
 
 
 def check_given(model: str = "", swin: str = "", clip: str = "") -> None:
@@ -23,13 +26,47 @@ def check_given(model: str = "", swin: str = "", clip: str = "") -> None:
             raise UserError(f"config.init.{key}: no such file or folder: {path!r}")
 
 
+def weights_of_run(directory: Path, init: Mapping[str, str]) -> tuple[dict[str, str], bool]:
+    """Returns what a run's first weights are, and whether it goes on from a checkpoint and needs them no more.
+
+    Args:
+        directory: of the run; prints a note if it goes on and was started from other weights than these.
+        init: `config.init`.
+
+    Returns:
+        `config.init` as the run was started with, and whether it goes on.
+
+    Raises:
+        UserError: the weights of a new run are not there.
+    """
+    file, checkpoints = directory / "config.json", (directory / CHECKPOINTS).absolute()
+    if not checkpoints.is_dir() or not ocp.utils.checkpoint_steps(checkpoints):
+        check_given(**init)
+        return dict(init), False
+    before = json.loads(file.read_text(encoding="utf-8")).get("init", {}) if file.exists() else {}
+    started = {key: before.get(key, value) for key, value in init.items()}
+    other = [key for key in init if init[key] != started[key]]
+    if other:
+        print(
+            f"note: {', '.join(f'config.init.{key} = {init[key]!r}' for key in other)} is not read: this run goes "
+            f"on from its own checkpoint (it was started with {', '.join(repr(started[key]) for key in other)}); for "
+            "other first weights name another workdir"
+        )
+    return started, True
+
+
+def fill(fresh: dict, given: dict) -> dict:
+    """Returns the variables that `first_weights` gave, fresh ones where it was handed shapes and left them."""
+    return jax.tree.map(lambda new, found: new if isinstance(found, jax.ShapeDtypeStruct) else found, fresh, given)
+
+
 def first_weights(
     variables: dict, architecture: Architecture, *, model: str = "", swin: str = "", clip: str = ""
 ) -> tuple[dict, dict[str, np.ndarray], list[str]]:
     """Replaces fresh variables by given ones.
 
     Args:
-        variables: `params` and `batch_stats` of the model, fresh.
+        variables: `params` and `batch_stats` of the model, fresh, or their shapes, to read before compiling.
         architecture: of the model.
         model: a file of the released layout or a model directory: everything comes from it.
         swin: a file with the image encoder.

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 METRICS_FILE = "metrics.jsonl"
+SECONDS = "train/seconds"
+"""Name of the training time so far, over all processes of a run."""
 
 
 class MetricWriter:
@@ -21,17 +23,22 @@ class MetricWriter:
         first_step: where the run goes on; what stands in the file from later steps is dropped, since these
             steps are taken again.
         total_steps: where it ends; the evaluations that stand there are dropped, since they are made again.
+
+    Attributes:
+        seconds_before: of training, up to where the run goes on; 0 for a new one.
     """
 
     def __init__(self, directory: Path, first_step: int, total_steps: int):
         from tensorboardX import SummaryWriter
 
         path = Path(directory) / METRICS_FILE
+        self.seconds_before = 0.0
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _is_kept(line, first_step, total_steps)]
             partial = path.with_suffix(".partial")
             partial.write_text("".join(f"{line}\n" for line in kept))
             partial.replace(path)
+            self.seconds_before = max((json.loads(line).get(SECONDS) or 0.0 for line in kept), default=0.0)
         self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(Path(directory) / "tensorboard"), purge_step=first_step + 1)
 
@@ -67,9 +74,14 @@ class ProgressLine:
         first_step: where the run starts or goes on.
         total_steps: where it ends.
         batch_size: images per step.
+        seconds: of training, spent by processes before this one.
+
+    Attributes:
+        seconds: of training up to the last `update`, without pauses.
     """
 
-    def __init__(self, first_step: int, total_steps: int, batch_size: int):
+    def __init__(self, first_step: int, total_steps: int, batch_size: int, seconds: float = 0.0):
+        self.seconds = seconds
         self._batch_size, self._total = batch_size, total_steps
         self._last = (time.perf_counter(), first_step)
         self._paused_at = 0.0
@@ -78,15 +90,13 @@ class ProgressLine:
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}"),
-            TextColumn("{task.fields[speed]:.1f} images/s"),
+            TextColumn("{task.fields[found]}"),
             TimeRemainingColumn(),
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task(
-            "training", total=total_steps, completed=first_step, loss=float("nan"), speed=0.0
-        )
+        # Until the first update, which also has to wait for the compiler, there are no numbers to show.
+        self._task = self._bar.add_task("training", total=total_steps, completed=first_step, found="compiling")
 
     def __enter__(self) -> "ProgressLine":
         self._bar.start()
@@ -100,13 +110,12 @@ class ProgressLine:
         now, (before, last_step) = time.perf_counter(), self._last
         speed = (step - last_step) * self._batch_size / max(now - before, 1e-9)
         self._last = (now, step)
-        self._bar.update(self._task, completed=step, loss=loss, speed=speed)
+        self.seconds += now - before
+        found = f"loss {loss:.4f}  {speed:.1f} images/s"
+        self._bar.update(self._task, completed=step, found=found)
         if not self._console.is_terminal:
             left = (self._total - step) * self._batch_size / max(speed, 1e-9)
-            print(
-                f"step {step}/{self._total}  loss {loss:.4f}  {speed:.1f} images/s  {left:.0f} s left",
-                flush=True,
-            )
+            print(f"step {step}/{self._total}  {found}  {left:.0f} s left", flush=True)
         return speed
 
     def pause(self) -> None:
