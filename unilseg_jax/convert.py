@@ -5,9 +5,26 @@ Usage: python -m unilseg_jax.convert --input FILE --output DIR
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unilseg_jax.command_line import OneLineParser, positive_int
 from unilseg_jax.errors import UserError, checked_file, run_command
+
+if TYPE_CHECKING:  # main imports it once the arguments were checked: it takes long
+    from unilseg_jax.interop.pretrained import Pretrained
+
+_LIKE_RELEASED = (
+    "window_size",
+    "text_width",
+    "text_layers",
+    "sentence_width",
+    "vocab_size",
+    "context_length",
+    "query_width",
+    "query_layers",
+    "ffn_width",
+)
+"""Sizes that are alike whichever published Swin the model has."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -40,11 +57,31 @@ def main(argv: Sequence[str] | None = None) -> None:
         save_pretrained(output, pretrained)
     except OSError as error:
         raise UserError(f"cannot write {str(output)!r}: {error.strerror or error}") from error
-    sizes = pretrained.architecture
-    print(
-        f"wrote {output}: Swin of {sizes.embed_dim} channels and {'-'.join(map(str, sizes.depths))} blocks, "
-        f"{sizes.query_layers} query layers, phrases of {sizes.word_len} tokens, {pretrained.input_size} px"
-    )
+    for line in _described(pretrained):
+        print(line)
+    print(f"wrote {output}")
+
+
+def _described(pretrained: "Pretrained") -> list[str]:
+    """Returns every size that was read off the file, and where it is not a published one: a cut file shows there."""
+    from unilseg_jax.models.architecture import SWIN_SIZES, Architecture
+
+    sizes, released = pretrained.architecture, Architecture()
+    blocks, heads = ("-".join(map(str, numbers)) for numbers in (sizes.depths, sizes.num_heads))
+    lines = [
+        f"Swin: {sizes.embed_dim} channels, {blocks} blocks, {heads} heads, windows of {sizes.window_size} cells",
+        f"text: {sizes.text_layers} layers of width {sizes.text_width}, sentences of width {sizes.sentence_width}, "
+        f"{sizes.vocab_size} tokens, {sizes.context_length} positions",
+        f"language path: {sizes.query_layers} layers of width {sizes.query_width}, {sizes.ffn_width} hidden units",
+        f"input: {pretrained.input_size} px, phrases of {sizes.word_len} tokens",
+    ]
+    if not any(all(getattr(sizes, name) == value for name, value in swin.items()) for swin in SWIN_SIZES.values()):
+        lines.append(f"note: no published Swin has {sizes.embed_dim} channels, {blocks} blocks and {heads} heads")
+    for name in _LIKE_RELEASED:
+        found, wanted = getattr(sizes, name), getattr(released, name)
+        if found != wanted:
+            lines.append(f"note: {name} is {found}, in the released model {wanted}")
+    return lines
 
 
 if __name__ == "__main__":
