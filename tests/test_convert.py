@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from random_models import TINY, random_released
 from safetensors.numpy import save_file
+from small_disk import refusal_of_disk
 
 from unilseg_jax.convert import main
 from unilseg_jax.errors import run_command
@@ -66,6 +67,7 @@ def test_bad_arguments_cost_one_line(tmp_path, capsys):
         ((*good, "--output", tmp_path / "full"), "exists and is not empty"),
         (("--input", tmp_path / "absent", "--output", "x"), "no such checkpoint"),
         (("--input", tmp_path, "--output", "x"), "is a folder"),
+        ((*good, "--output", tmp_path / "in.safetensors" / "x"), "in.safetensors' is a file, a folder is wanted there"),
         ((*good, "--output", tmp_path / "x"), "is empty"),
         ((*good, "--output", "x", "--word-len", "0"), "'0' is not a whole number of at least 1"),
     ):
@@ -129,3 +131,20 @@ def test_a_file_without_a_module_is_not_converted(tmp_path, capsys, module):
     message = fails(capsys, "--input", tmp_path / "in.safetensors", "--output", tmp_path / "out")
     assert "is not a complete model in the released layout" in message
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("limit", [10, 300_000])
+def test_a_full_disk_costs_one_line_and_leaves_nothing(tmp_path, limit):
+    save_file(random_released(), tmp_path / "in.safetensors")
+    output = tmp_path / "new" / "out"
+    message = refusal_of_disk(limit, "convert", "--input", tmp_path / "in.safetensors", "--output", output)
+    assert message == f"error: cannot write '{output}': File too large; raise the limit (ulimit -f) or name another path\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["in.safetensors"]
+
+
+def test_the_folder_one_stands_in_may_be_the_output(tmp_path, monkeypatch):
+    save_file(random_released(), tmp_path / "in.safetensors")
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    main(["--input", "../in.safetensors", "--output", "."])
+    assert load_pretrained(tmp_path / "out").architecture == TINY

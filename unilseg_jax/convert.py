@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unilseg_jax.command_line import OneLineParser, positive_int
-from unilseg_jax.errors import UserError, checked_file, run_command
+from unilseg_jax.errors import checked_file, run_command
 
 if TYPE_CHECKING:  # main imports it once the arguments were checked: it takes long
     from unilseg_jax.interop.pretrained import Pretrained
@@ -44,19 +44,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     checked_file(arguments.input, "checkpoint")
     output = Path(arguments.output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"output {str(output)!r} exists and is not empty; name a new directory")
 
+    from unilseg_jax.interop.output import check_new_folder
     from unilseg_jax.interop.torch_import import read_released
     from unilseg_jax.training.checkpoint import save_pretrained
 
+    check_new_folder(output)
     pretrained, notes = read_released(arguments.input, word_len=arguments.word_len, input_size=arguments.input_size)
     for note in notes:
         print(f"note: {note}")
-    try:
-        save_pretrained(output, pretrained)
-    except OSError as error:
-        raise UserError(f"cannot write {str(output)!r}: {error.strerror or error}") from error
+    save_pretrained(output, pretrained)
     for line in _described(pretrained):
         print(line)
     print(f"wrote {output}")

@@ -1,5 +1,6 @@
 """Checkpoints: what is written is read again, bit by bit, and whatever is broken costs one line."""
 
+import errno
 import json
 import shutil
 
@@ -186,10 +187,10 @@ def test_save_pretrained_overwrites_nothing(tmp_path, kind):
 
 def test_save_pretrained_leaves_nothing_behind_when_it_fails(tmp_path, monkeypatch):
     def fail(*_, **__):
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match="cannot write .*No space left on device; make room"):
         save_pretrained(tmp_path / "model", Pretrained(architecture=TINY, variables=tree(3)))
     assert not list(tmp_path.iterdir())
 

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from unilseg_jax.interop.differences import differences
 from unilseg_jax.interop.files import SETTINGS, import_torch
 from unilseg_jax.interop.infer import infer_image_tower
 from unilseg_jax.interop.layout import Entry, Transform, model_entries, released_entries
+from unilseg_jax.interop.output import check_parents, written_whole
 from unilseg_jax.interop.pretrained import Pretrained
 from unilseg_jax.models.architecture import Architecture
 from unilseg_jax.ops.windows import relative_position_index
@@ -114,13 +114,15 @@ def checked_output(path: str | os.PathLike) -> Path:
     """Returns `path` if a released file can be written there.
 
     Raises:
-        UserError: its suffix is not one of `SUFFIXES`, it is a folder, or PyTorch is needed and absent.
+        UserError: its suffix is not one of `SUFFIXES`, it is a folder or below a file, or PyTorch is needed
+            and absent.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise UserError(f"output {str(path)!r} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     if path.is_dir():
         raise UserError(f"output {str(path)!r} is a folder; name a file")
+    check_parents(path)
     if path.suffix in TORCH_SUFFIXES:
         import_torch(path)
     return path
@@ -145,23 +147,18 @@ def write_released(
     """
     path = checked_output(path)
     settings = {name: value for name, value in (settings or {}).items() if name in SETTINGS}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-            partial = Path(folder) / path.name
-            if path.suffix in TORCH_SUFFIXES:
-                torch = import_torch(path)
-                # A copy: PyTorch wants arrays it may write to.
-                state = {f"module.{name}": torch.from_numpy(np.array(v)) for name, v in tensors.items()}
-                torch.save({"state_dict": state, **settings}, partial)
-            else:
-                metadata = {"format": "pt", **{name: str(value) for name, value in settings.items()}}
-                save_file(dict(tensors), partial, metadata)
-            with contextlib.suppress(OSError):
-                partial.chmod(0o644)
-            os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    with written_whole(path) as partial:
+        if path.suffix in TORCH_SUFFIXES:
+            torch = import_torch(path)
+            # A copy: PyTorch wants arrays it may write to.
+            state = {f"module.{name}": torch.from_numpy(np.array(v)) for name, v in tensors.items()}
+            with partial.open("wb") as file:  # PyTorch's own writing does not say what the disk refused
+                torch.save({"state_dict": state, **settings}, file)
+        else:
+            metadata = {"format": "pt", **{name: str(value) for name, value in settings.items()}}
+            save_file(dict(tensors), partial, metadata)
+        with contextlib.suppress(OSError):
+            partial.chmod(0o644)
 
 
 def _flatten(variables: Mapping, prefix: str = "") -> dict[str, np.ndarray]:

@@ -7,7 +7,6 @@ A model's directory, be it a run or a converted file, holds
     carried.safetensors    tensors of the released layout that nothing computes with, if there were any
 """
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -20,8 +19,10 @@ import orbax.checkpoint as ocp
 from safetensors.numpy import load_file, save_file
 
 from unilseg_jax.errors import UserError
+from unilseg_jax.interop.output import check_new_folder, written_whole
 from unilseg_jax.interop.pretrained import Pretrained
 from unilseg_jax.models.architecture import Architecture
+from unilseg_jax.training.silence import raised_only
 from unilseg_jax.training.state import TrainState
 
 MODEL_FILE = "model.json"
@@ -125,23 +126,17 @@ def save_pretrained(directory: str | os.PathLike, pretrained: Pretrained) -> Non
     """Writes a model directory, under a temporary name first.
 
     Raises:
-        UserError: `directory` exists and is not empty.
+        UserError: `directory` exists and is not empty, or cannot be written; nothing is left behind then.
     """
     directory = Path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UserError(f"output {str(directory)!r} exists and is not empty; name a new directory")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as temporary:
-        partial = Path(temporary) / "model"
+    check_new_folder(directory)
+    with written_whole(directory) as partial, raised_only():
         write_model_file(partial, pretrained.architecture, pretrained.input_size)
         write_carried(partial, pretrained.carried)
         options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
         with ocp.CheckpointManager((partial / CHECKPOINTS).absolute(), options=options) as manager:
             variables = ocp.args.StandardSave(pretrained.variables)
             manager.save(0, args=ocp.args.Composite(variables=variables))
-        with contextlib.suppress(FileNotFoundError):
-            directory.rmdir()
-        os.replace(partial, directory)
 
 
 def load_pretrained(directory: str | os.PathLike, *, with_carried: bool = True) -> Pretrained:
