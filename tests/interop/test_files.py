@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import re
 import sys
 import zipfile
 
@@ -163,11 +164,37 @@ def test_a_file_that_needs_code_is_refused_and_the_code_not_run(tmp_path, torch,
 
 
 @NEEDS_TORCH
-def test_a_plain_pickle_is_refused_and_its_code_not_run(tmp_path, torch, capsys):
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize(
+    ("thing", "name"), [(Runs(), "print"), (argparse.Namespace(lr=1), "argparse.Namespace")], ids=["function", "class"]
+)
+def test_a_plain_pickle_is_refused_by_the_code_it_names_which_is_not_run(
+    tmp_path, torch, capsys, protocol, thing, name
+):
     path = tmp_path / "model.pth"
-    path.write_bytes(pickle.dumps({"state_dict": Runs()}))
-    refusal(path)
+    path.write_bytes(pickle.dumps({"state_dict": {"print": 1, "a": thing}, "more": [thing, thing]}, protocol))
+    message = refusal(path)
+    assert re.search(rf"running code \(\w*\.?{re.escape(name)}\)", message)
+    assert "copy it again" not in message
     assert "code was run" not in capsys.readouterr().out
+
+
+@NEEDS_TORCH
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(("extra", "says"), [({}, "pickle of protocol 4"), ({"x": Runs()}, "running code (builtins.")])
+def test_a_file_of_a_newer_protocol_is_not_called_damaged(tmp_path, torch, capsys, zipped, extra, says):
+    path = tmp_path / "model.pth"
+    content = {"state_dict": {"a": torch.ones(1)}, **extra}
+    torch.save(content, path, pickle_protocol=4, _use_new_zipfile_serialization=zipped)
+    assert says in refusal(path)
+    assert "code was run" not in capsys.readouterr().out
+
+
+@NEEDS_TORCH
+def test_a_pickle_of_nothing_but_numbers_is_no_checkpoint(tmp_path, torch):
+    path = tmp_path / "model.pth"
+    path.write_bytes(pickle.dumps({"state_dict": {"a": 5}}, 2))
+    assert "is not a checkpoint" in refusal(path)
 
 
 @NEEDS_TORCH

@@ -14,6 +14,7 @@ import numpy as np
 import safetensors
 
 from unilseg_jax.errors import UserError, checked_file
+from unilseg_jax.interop.pickled_code import why_refused
 
 SETTINGS = ("word_len", "input_size")
 """What our exports say beside the tensors, since no shape tells it."""
@@ -174,7 +175,8 @@ def _torch_load(path: Path) -> object:
                 f"{str(path)!r} can only be read by running code ({blocked[1]}), which is refused; "
                 "save its tensors alone, as a dictionary"
             ) from error
-        what = "is not a checkpoint, is cut short or is damaged; copy it again"
+        what = why_refused(path) if isinstance(error, pickle.UnpicklingError) else None
+        what = what or "is not a checkpoint, is cut short or is damaged; copy it again"
         raise UserError(f"{str(path)!r} {what}") from error
 
 
