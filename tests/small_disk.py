@@ -13,11 +13,16 @@ runpy.run_module(name, run_name="__main__")
 """
 
 
-def refusal_of_disk(limit: int, command: str, *arguments: object) -> str:
-    """Returns the one line that a command of the package ends with if files may have `limit` bytes."""
+def check_refusal(limit: int, command: str, *arguments: object) -> None:
+    """Runs a command of the package where files may have `limit` bytes, and checks its one line.
+
+    Args:
+        limit: bytes.
+        command: name of the module.
+        *arguments: of the command; the last is the output.
+    """
     line = [sys.executable, "-c", _CODE, str(limit), f"unilseg_jax.{command}", *map(str, arguments)]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: cannot write "), done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
-    return done.stderr
+    said = "File too large; raise the limit (ulimit -f) or name another path"
+    assert done.stderr == f"error: cannot write {str(arguments[-1])!r}: {said}\n"
+    assert done.returncode == 2

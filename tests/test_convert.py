@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from random_models import TINY, random_released
 from safetensors.numpy import save_file
-from small_disk import refusal_of_disk
+from small_disk import check_refusal
 
 from unilseg_jax.convert import main
 from unilseg_jax.errors import run_command
@@ -137,8 +137,10 @@ def test_a_file_without_a_module_is_not_converted(tmp_path, capsys, module):
 def test_a_full_disk_costs_one_line_and_leaves_nothing(tmp_path, limit):
     save_file(random_released(), tmp_path / "in.safetensors")
     output = tmp_path / "new" / "out"
-    message = refusal_of_disk(limit, "convert", "--input", tmp_path / "in.safetensors", "--output", output)
-    assert message == f"error: cannot write '{output}': File too large; raise the limit (ulimit -f) or name another path\n"
+    check_refusal(limit, "convert", "--input", tmp_path / "in.safetensors", "--output", output)
+    assert (
+        message == f"error: cannot write '{output}': File too large; raise the limit (ulimit -f) or name another path\n"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["in.safetensors"]
 
 

@@ -59,7 +59,7 @@ def test_a_system_error_that_names_no_file_is_not_hidden(error):
     def main(argv):
         raise error
 
-    with pytest.raises(OSError, match="odd|Broken|bad"):
+    with pytest.raises(OSError, match=r"odd|Broken|bad"):
         run_command(main, [])
 
 
@@ -111,7 +111,7 @@ def test_checked_file_takes_files_only(tmp_path):
         checked_file(file, "image")
     with pytest.raises(UserError, match="is a folder, a file is wanted as checkpoint"):
         checked_file(str(tmp_path), "checkpoint")
-    with pytest.raises(UserError, match="cannot read image .*File name too long; use a shorter one"):
+    with pytest.raises(UserError, match=r"cannot read image .*File name too long; use a shorter one"):
         checked_file(tmp_path / LONG, "image")
     file.touch()
     assert checked_file(str(file), "image") == file

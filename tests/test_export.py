@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from random_models import TINY, assert_bitwise_equal, random_released, random_tensors
 from safetensors.numpy import load_file, save_file
-from small_disk import refusal_of_disk
+from small_disk import check_refusal
 
 from unilseg_jax import convert, export
 from unilseg_jax.errors import run_command
@@ -84,7 +84,10 @@ def test_bad_arguments_cost_one_line_and_write_nothing(tmp_path, capsys):
         (("--checkpoint", tmp_path / "absent", *out), "no such checkpoint directory"),
         (("--checkpoint", tmp_path / "empty", *out), "is not a model directory"),
         (("--checkpoint", tmp_path / "reduced", "--output", tmp_path / "out.bin"), "must end in .pth"),
-        (("--checkpoint", tmp_path / "reduced", "--output", tmp_path / "file" / "x.pt"), "file' is a file, a folder is"),
+        (
+            ("--checkpoint", tmp_path / "reduced", "--output", tmp_path / "file" / "x.pt"),
+            "file' is a file, a folder is",
+        ),
         (("--checkpoint", tmp_path / "reduced", *out, "--partial"), "unrecognized arguments: --partial"),
     ):
         assert said in fails(capsys, *arguments)
@@ -94,8 +97,10 @@ def test_bad_arguments_cost_one_line_and_write_nothing(tmp_path, capsys):
 @pytest.mark.parametrize("suffix", [".safetensors", pytest.param(".pth", marks=pytest.mark.torch)])
 def test_a_full_disk_costs_one_line_and_leaves_nothing(tmp_path, converted, suffix):
     output = tmp_path / "new" / f"out{suffix}"
-    message = refusal_of_disk(300_000, "export", "--checkpoint", converted, "--output", output)
-    assert message == f"error: cannot write '{output}': File too large; raise the limit (ulimit -f) or name another path\n"
+    check_refusal(300_000, "export", "--checkpoint", converted, "--output", output)
+    assert (
+        message == f"error: cannot write '{output}': File too large; raise the limit (ulimit -f) or name another path\n"
+    )
     assert not list(tmp_path.glob("new*"))
 
 

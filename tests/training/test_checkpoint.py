@@ -190,7 +190,7 @@ def test_save_pretrained_leaves_nothing_behind_when_it_fails(tmp_path, monkeypat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", fail)
-    with pytest.raises(UserError, match="cannot write .*No space left on device; make room"):
+    with pytest.raises(UserError, match=r"cannot write .*No space left on device; make room"):
         save_pretrained(tmp_path / "model", Pretrained(architecture=TINY, variables=tree(3)))
     assert not list(tmp_path.iterdir())
 
