@@ -1,6 +1,7 @@
 """Files are told apart by their content; bad ones cost one line."""
 
 import argparse
+import importlib
 import pickle
 import re
 import sys
@@ -206,3 +207,27 @@ def test_what_is_not_a_dictionary_of_tensors_is_refused(tmp_path, torch):
     assert "it holds epoch (int), name (str)" in refusal(path)
     torch.save({"state_dict": {}}, path)
     assert "holds no tensors" in refusal(path)
+
+
+@NEEDS_TORCH
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2", "conjugate", "meta"])
+def test_tensors_that_numpy_cannot_take_are_named(tmp_path, torch, kind):
+    path = tmp_path / "model.pth"
+    if kind == "conjugate":
+        odd, said = torch.ones(2, dtype=torch.complex64).conj(), "odd.weight (complex64, cpu)"
+    elif kind == "meta":
+        odd, said = torch.ones(2, device="meta"), "odd.weight (float32, meta)"
+    else:
+        odd, said = torch.zeros(2, dtype=getattr(torch, kind)), f"odd.weight ({kind}, cpu)"
+    torch.save({"state_dict": {"a": torch.ones(2), "odd.weight": odd}}, path)
+    assert f"cannot take: {said}; save them as float32" in refusal(path)
+
+
+@NEEDS_TORCH
+def test_tensors_of_safetensors_that_numpy_cannot_take_are_named(tmp_path, torch):
+    path = tmp_path / "model.safetensors"
+    odd = {f"odd.{n}": torch.zeros(2, dtype=torch.float8_e4m3fn) for n in range(7)}
+    importlib.import_module("safetensors.torch").save_file({"a": torch.ones(2), **odd}, path)
+    message = refusal(path)
+    assert "odd.0 (F8_E4M3), odd.1 (F8_E4M3)" in message
+    assert "and 2 more; save them as float32" in message
