@@ -10,10 +10,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.interop.differences import differences
+from unilseg_jax.interop.differences import differences, leaves_by_path, variable_differences
 from unilseg_jax.interop.files import SETTINGS, import_torch
 from unilseg_jax.interop.infer import infer_image_tower
-from unilseg_jax.interop.layout import Entry, Transform, model_entries, released_entries
+from unilseg_jax.interop.layout import Transform, released_entries
 from unilseg_jax.interop.output import check_parents, written_whole
 from unilseg_jax.interop.pretrained import Pretrained
 from unilseg_jax.models.architecture import Architecture
@@ -39,8 +39,9 @@ def export_released(pretrained: Pretrained) -> tuple[dict[str, np.ndarray], list
     """
     sizes = pretrained.architecture
     refuse_reduced(sizes)
-    leaves = _flatten(pretrained.variables)
-    _check_variables(sizes, leaves)
+    leaves = leaves_by_path(pretrained.variables)
+    if lines := variable_differences(sizes, pretrained.variables):
+        raise UserError("\n  ".join(["the variables are not those of the architecture:", *lines]))
     carried, notes = _complete(pretrained)
     tower = infer_image_tower({name: value.shape for name, value in carried.items()})
     tensors = {}
@@ -159,39 +160,3 @@ def write_released(
             save_file(dict(tensors), partial, metadata)
         with contextlib.suppress(OSError):
             partial.chmod(0o644)
-
-
-def _flatten(variables: Mapping, prefix: str = "") -> dict[str, np.ndarray]:
-    leaves = {}
-    for name, value in variables.items():
-        if isinstance(value, Mapping):
-            leaves.update(_flatten(value, f"{prefix}{name}/"))
-        else:
-            leaves[f"{prefix}{name}"] = value
-    return leaves
-
-
-def _check_variables(sizes: Architecture, leaves: Mapping[str, np.ndarray]) -> None:
-    wanted = {path: shape for entry in model_entries(sizes) for path, shape in our_shapes(entry).items()}
-    lines = [f"missing: {path}" for path in wanted if path not in leaves]
-    lines += [f"surplus: {path}" for path in leaves if path not in wanted]
-    for path, shape in wanted.items():
-        if path in leaves and tuple(leaves[path].shape) != shape:
-            lines.append(f"other shape: {path}, found {tuple(leaves[path].shape)}, wanted {shape}")
-    if lines:
-        raise UserError("\n  ".join(["the variables are not those of the architecture:", *lines]))
-
-
-def our_shapes(entry: Entry) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of the parameters that an entry holds, by path."""
-    shape = entry.shape
-    match entry.transform:
-        case Transform.LINEAR:
-            shape = shape[::-1]
-        case Transform.CONV:
-            shape = (shape[2], shape[3], shape[1], shape[0])
-        case Transform.LINEAR_QKV:
-            shape = (shape[1], shape[0] // 3)
-        case Transform.BIAS_QKV:
-            shape = (shape[0] // 3,)
-    return dict.fromkeys(entry.paths, shape)
