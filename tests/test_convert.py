@@ -69,6 +69,8 @@ def test_bad_arguments_cost_one_line(tmp_path, capsys):
         (("--input", tmp_path, "--output", "x"), "is a folder"),
         ((*good, "--output", tmp_path / "in.safetensors" / "x"), "in.safetensors' is a file, a folder is wanted there"),
         ((*good, "--output", tmp_path / "x"), "is empty"),
+        ((*good, "--output", "x", "--input-size", "28"), "--input-size is 28 px; 29 to 4096 px are wanted"),
+        ((*good, "--output", "x", "--input-size", "4097"), "--input-size is 4097 px; 29 to 4096 px are wanted"),
         ((*good, "--output", "x", "--word-len", "0"), "'0' is not a whole number of at least 1"),
     ):
         message = fails(capsys, *arguments)
@@ -147,3 +149,12 @@ def test_the_folder_one_stands_in_may_be_the_output(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "out")
     main(["--input", "../in.safetensors", "--output", "."])
     assert load_pretrained(tmp_path / "out").architecture == TINY
+
+
+def test_a_file_that_says_an_impossible_input_size_is_refused_unless_told_another(tmp_path, capsys):
+    save_file(random_released(), tmp_path / "in.safetensors", {"input_size": "5"})
+    arguments = "--input", tmp_path / "in.safetensors", "--output", tmp_path / "out"
+    assert "in.safetensors' says is 5 px; 29 to 4096 px are wanted" in fails(capsys, *arguments)
+    assert not (tmp_path / "out").exists()
+    main([*map(str, arguments), "--input-size", "29"])
+    assert load_pretrained(tmp_path / "out").input_size == 29

@@ -46,10 +46,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = Path(arguments.output)
 
     from unilseg_jax.interop.output import check_new_folder
+    from unilseg_jax.interop.pretrained import check_input_size
     from unilseg_jax.interop.torch_import import read_released
     from unilseg_jax.training.checkpoint import save_pretrained
 
     check_new_folder(output)
+    if arguments.input_size:
+        check_input_size(arguments.input_size, "--input-size")
     pretrained, notes = read_released(arguments.input, word_len=arguments.word_len, input_size=arguments.input_size)
     for note in notes:
         print(f"note: {note}")
