@@ -1,8 +1,17 @@
 """How commands end: a mistake of the user's costs one line, everything else stays an exception."""
 
+import errno
+import importlib
+import os
+from pathlib import Path
+
 import pytest
 
 from unilseg_jax.errors import UserError, checked_file, run_command
+
+LONG = "n" * 300
+"""Longer than the name of any file may be."""
+CONFIG = str(Path(__file__).resolve().parents[1] / "configs" / "quickstart.py")
 
 
 def ending(error, capsys):
@@ -24,6 +33,12 @@ def ending(error, capsys):
         (UserError("no such image: 'a.jpg'; check the path"), 2, "error: no such image: 'a.jpg'; check the path\n"),
         (FloatingPointError("the loss is nan"), 3, "error: the loss is nan\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/root/secret"),
+            2,
+            "error: '/root/secret': Permission denied; allow the access or name another path\n",
+        ),
+        (OSError(errno.EIO, "Input/output\nerror", b"a"), 2, "error: b'a': Input/output error; check the path\n"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -37,6 +52,45 @@ def test_an_error_of_ours_is_not_hidden():
 
     with pytest.raises(ValueError, match="a bug"):
         run_command(main, [])
+
+
+@pytest.mark.parametrize("error", [OSError("odd"), OSError(errno.EPIPE, "Broken pipe"), OSError(errno.EBADF, "bad", 7)])
+def test_a_system_error_that_names_no_file_is_not_hidden(error):
+    def main(argv):
+        raise error
+
+    with pytest.raises(OSError, match=r"odd|Broken|bad"):
+        run_command(main, [])
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("predict", ["--image", LONG, "--checkpoint", "{file}", "--phrase", "a cat", "--output", "out"]),
+        ("predict", ["--checkpoint", LONG, "--image", "{file}", "--phrase", "a cat", "--output", "out"]),
+        ("convert", ["--input", LONG, "--output", "out"]),
+        ("convert", ["--output", LONG, "--input", "{file}"]),
+        ("export", ["--output", f"{LONG}.safetensors", "--checkpoint", "."]),
+        ("export", ["--checkpoint", LONG, "--output", "out.safetensors"]),
+        ("train", ["--workdir", LONG, "--config", CONFIG]),
+        ("train", ["--config", LONG, "--workdir", "out"]),
+        ("prepare", ["--out", LONG, "--raw", ".", "salient"]),
+        ("prepare", ["--raw", LONG, "--out", "out", "salient"]),
+        ("doctor", ["--data", LONG]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_a_name_that_is_too_long_costs_one_line(command, arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_bytes(b"x")
+    main = importlib.import_module(f"unilseg_jax.{command}").main
+    with pytest.raises(SystemExit) as stop:
+        run_command(main, [argument.format(file=tmp_path / "file") for argument in arguments])
+    message = capsys.readouterr().err
+    assert (stop.value.code, message.count("\n")) == (2, 1)
+    assert message.startswith("error: ")
+    assert LONG in message
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_arguments_are_handed_on_and_success_is_silent(capsys):
@@ -57,5 +111,7 @@ def test_checked_file_takes_files_only(tmp_path):
         checked_file(file, "image")
     with pytest.raises(UserError, match="is a folder, a file is wanted as checkpoint"):
         checked_file(str(tmp_path), "checkpoint")
+    with pytest.raises(UserError, match=r"cannot read image .*File name too long; use a shorter one"):
+        checked_file(tmp_path / LONG, "image")
     file.touch()
     assert checked_file(str(file), "image") == file

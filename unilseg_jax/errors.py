@@ -1,5 +1,6 @@
 """Errors that a user can mend, and how a command reports them."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,8 +11,28 @@ class UserError(ValueError):
     """Bad input: one line that says what was got, what is wanted and what to do."""
 
 
+_ADVICE = {
+    errno.ENAMETOOLONG: "use a shorter one",
+    errno.EACCES: "allow the access or name another path",
+    errno.EPERM: "allow the access or name another path",
+    errno.EROFS: "name another path",
+    errno.ENOSPC: "make room or name another path",
+    errno.EDQUOT: "make room or name another path",
+    errno.EFBIG: "raise the limit (ulimit -f) or name another path",
+}
+
+
+def reason_of(error: OSError) -> str:
+    """Returns what the system says, and what to do about it."""
+    said = " ".join((error.strerror or str(error)).split())
+    return f"{said}; {_ADVICE.get(error.errno or 0, 'check the path')}"
+
+
 def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
     """Runs a command's `main`; a `UserError` becomes one line on stderr and exit code 2, divergence exit code 3.
+
+    An `OSError` that names a file is the user's to mend as well, wherever it comes from: a folder that may not be
+    entered and a name that is too long make even the question whether there is such a file fail.
 
     Args:
         main: takes the arguments after the program's name (None: those of the process).
@@ -21,6 +42,11 @@ def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str
         main(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if not isinstance(error.filename, str | bytes | os.PathLike) or not error.strerror:
+            raise
+        print(f"error: {os.fspath(error.filename)!r}: {reason_of(error)}", file=sys.stderr)
         raise SystemExit(2) from None
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -38,11 +64,15 @@ def checked_file(path: str | os.PathLike, what: str) -> Path:
         what: what the file is, for the message ("image", "checkpoint").
 
     Raises:
-        UserError: there is no such file, or it is a folder.
+        UserError: there is no such file, it cannot be looked at, or it is a folder.
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        exists, is_folder = path.exists(), path.is_dir()
+    except OSError as error:
+        raise UserError(f"cannot read {what} {str(path)!r}: {reason_of(error)}") from error
+    if not exists:
         raise UserError(f"no such {what}: {str(path)!r}; check the path")
-    if path.is_dir():
+    if is_folder:
         raise UserError(f"{str(path)!r} is a folder, a file is wanted as {what}")
     return path

@@ -12,9 +12,9 @@ from flax.traverse_util import flatten_dict
 from parity_weights import MINI, MINI_TOWER
 from random_models import TINY
 
+from unilseg_jax.interop.differences import our_shapes
 from unilseg_jax.interop.infer import infer_architecture, infer_image_tower
 from unilseg_jax.interop.layout import ImageTower, model_entries, released_entries
-from unilseg_jax.interop.torch_export import our_shapes
 from unilseg_jax.models.architecture import named_architecture
 from unilseg_jax.models.unilseg import UniLSeg
 

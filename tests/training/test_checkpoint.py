@@ -1,5 +1,6 @@
 """Checkpoints: what is written is read again, bit by bit, and whatever is broken costs one line."""
 
+import errno
 import json
 import shutil
 
@@ -8,16 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from random_models import random_tensors
 from tiny_run import ARCHITECTURE
 
 from unilseg_jax.errors import UserError
+from unilseg_jax.interop.layout import model_entries
 from unilseg_jax.interop.pretrained import Pretrained
+from unilseg_jax.interop.torch_import import assemble
 from unilseg_jax.models.architecture import Architecture
 from unilseg_jax.training import checkpoint, sharding
 from unilseg_jax.training.checkpoint import Checkpointer, load_pretrained, save_pretrained
 from unilseg_jax.training.state import TrainState, init_state
 
-TINY = Architecture(**ARCHITECTURE)
+REDUCED = {"pre_fusion": False, "language_path": False, "vision_path": False}
+TINY = Architecture(**{**ARCHITECTURE, **REDUCED, "vocab_size": 5, "context_length": 14})
 ADAM = optax.adam(1e-3)
 # As Orbax calls a checkpoint that it has not finished, by version.
 UNFINISHED = ("9.orbax-checkpoint-tmp", "9.orbax-checkpoint-tmp-1700000000000000")
@@ -33,6 +38,12 @@ def tree(seed, width=3):
         "params": {"encoder": {"kernel": noise(2, width), "bias": noise(width)}, "scale": noise(4)},
         "batch_stats": {"norm": {"mean": noise(width), "var": noise(width) ** 2}},
     }
+
+
+def model_variables():
+    """Returns variables of the tiny model; `tree` is not one's, which Orbax does not mind."""
+    entries = model_entries(TINY)
+    return assemble(entries, random_tensors(entries))
 
 
 def some_state(seed, step, *, width=3, optimizer=ADAM) -> TrainState:
@@ -135,6 +146,13 @@ def test_a_checkpoint_of_another_model_is_one_line(run, other):
     assert "\n" not in str(error.value)
 
 
+@pytest.fixture
+def any_tree_is_a_model(monkeypatch):
+    """Lets `load_pretrained` read `tree`."""
+    monkeypatch.setattr(checkpoint, "variable_differences", lambda *_: [])
+
+
+@pytest.mark.usefixtures("any_tree_is_a_model")
 @pytest.mark.parametrize("name", UNFINISHED)
 def test_an_unfinished_checkpoint_is_ignored(copied_run, name):
     leave_unfinished(copied_run, 6, name)
@@ -144,6 +162,7 @@ def test_an_unfinished_checkpoint_is_ignored(copied_run, name):
     assert_same(restore(copied_run, some_state(7, 0)), some_state(5, 9))
 
 
+@pytest.mark.usefixtures("any_tree_is_a_model")
 def test_a_run_is_read_as_a_model(run):
     pretrained = load_pretrained(run)
     wanted = some_state(1, 6)
@@ -154,7 +173,7 @@ def test_a_run_is_read_as_a_model(run):
 
 def test_save_pretrained_and_back(tmp_path):
     carried = {"backbone.visual.proj": np.arange(6, dtype=np.float32).reshape(2, 3)}
-    variables = jax.tree.map(np.asarray, tree(3))
+    variables = model_variables()
     wanted = Pretrained(architecture=TINY, variables=variables, input_size=96, carried=carried)
     path = tmp_path / "a" / "model"
     save_pretrained(path, wanted)
@@ -168,7 +187,7 @@ def test_save_pretrained_and_back(tmp_path):
 def test_save_pretrained_fills_an_empty_directory(tmp_path):
     path = tmp_path / "model"
     path.mkdir()
-    save_pretrained(path, Pretrained(architecture=TINY, variables=tree(3)))
+    save_pretrained(path, Pretrained(architecture=TINY, variables=model_variables()))
     assert load_pretrained(path).architecture == TINY
 
 
@@ -186,10 +205,10 @@ def test_save_pretrained_overwrites_nothing(tmp_path, kind):
 
 def test_save_pretrained_leaves_nothing_behind_when_it_fails(tmp_path, monkeypatch):
     def fail(*_, **__):
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match=r"cannot write .*No space left on device; make room"):
         save_pretrained(tmp_path / "model", Pretrained(architecture=TINY, variables=tree(3)))
     assert not list(tmp_path.iterdir())
 
@@ -219,6 +238,29 @@ def make_it_a_list(folder):
     (folder / "model.json").write_text("[]")
 
 
+def say_in_model_file(**sizes):
+    def change(folder):
+        description = json.loads((folder / "model.json").read_text())
+        description["architecture"].update(sizes)
+        (folder / "model.json").write_text(json.dumps(description))
+
+    return change
+
+
+def make_its_architecture_a_word(folder):
+    (folder / "model.json").write_text('{"architecture": "x"}')
+
+
+def make_it_a_folder(folder):
+    (folder / "model.json").unlink()
+    (folder / "model.json").mkdir()
+
+
+def make_its_input_size_endless(folder):
+    description = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(description | {"input_size": float("inf")}))
+
+
 def remove_checkpoints(folder):
     shutil.rmtree(folder / checkpoint.CHECKPOINTS)
 
@@ -238,6 +280,12 @@ def leave_only_an_unfinished_one(folder):
         (add_unknown_size, r"model\.json' is damaged: .*wheels"),
         (forget_input_size, r"model\.json' is damaged"),
         (make_it_a_list, r"model\.json' is damaged"),
+        (make_its_architecture_a_word, r"model\.json' is damaged: wanted a table"),
+        (make_it_a_folder, r"cannot read .*model\.json': Is a directory"),
+        (make_its_input_size_endless, r"model\.json' is damaged: input_size = inf, wanted a whole number"),
+        (say_in_model_file(embed_dim=8.0), r"model\.json' is damaged: embed_dim = 8\.0, wanted something like 128"),
+        (say_in_model_file(depths=[[1]] * 4), r"model\.json' is damaged: depths = \(\[1\], "),
+        (say_in_model_file(pre_fusion=1), r"model\.json' is damaged: pre_fusion = 1, wanted something like True"),
         (remove_checkpoints, "no finished checkpoint"),
         (leave_only_an_unfinished_one, "no finished checkpoint"),
     ],
@@ -248,6 +296,22 @@ def test_a_broken_model_directory_is_one_line(copied_run, damage, message):
     with pytest.raises(UserError, match=message) as error:
         load_pretrained(copied_run)
     assert "\n" not in str(error.value)
+
+
+def test_weights_that_do_not_fit_the_description_are_listed(tmp_path):
+    path = tmp_path / "model"
+    save_pretrained(path, Pretrained(architecture=TINY, variables=model_variables()))
+    say_in_model_file(sentence_width=5, query_width=16, language_path=True)(path)
+    with pytest.raises(UserError, match=r"are not those of its model\.json; \d+ variables differ") as error:
+        load_pretrained(path)
+    message = str(error.value)
+    for line in (
+        "missing: params/language_path/norm/scale",
+        "surplus: params/sentence_proj/kernel",
+        "other shape: params/text_encoder/text_projection, found (64, 16), wanted (64, 5)",
+        "other shape: params/vision_path/mask_features/kernel, found (3, 3, 64, 8), wanted (3, 3, 64, 16)",
+    ):
+        assert f"\n  {line}" in message
 
 
 def test_json_is_written_in_one_move(tmp_path):
