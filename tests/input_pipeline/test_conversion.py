@@ -82,6 +82,37 @@ def test_lost_archive_counts_as_one_of_the_archives(tmp_path):
         convert(raw, "--max-skipped=0.2", name="sa1b", config="sa1b")
 
 
+def test_second_conversion_at_the_same_time_is_refused_at_once(raw, monkeypatch):
+    builder, refused = load_builder("image_folder"), []
+    records = builder.records
+
+    def convert_again(self, split, item):
+        if not refused:
+            with pytest.raises(UserError, match=r"another process converts into '.*unfinished_1\.0\.0'") as caught:
+                convert(raw)
+            refused.append(caught.value)
+        yield from records(self, split, item)
+
+    monkeypatch.setattr(builder, "records", convert_again)
+    directory = convert(raw)
+    assert len(refused) == 1
+    assert [path.name for path in directory.parent.iterdir()] == ["1.0.0"]
+
+
+def test_set_that_another_process_has_just_finished_is_not_converted_again(raw, monkeypatch, capsys):
+    locked = prepare.locked
+
+    def finish_first(work):
+        monkeypatch.setattr(prepare, "locked", locked)
+        convert(raw)
+        return locked(work)
+
+    monkeypatch.setattr(prepare, "locked", finish_first)
+    directory = convert(raw)
+    assert "already prepared" in capsys.readouterr().out
+    assert [path.name for path in directory.parent.iterdir()] == ["1.0.0"]
+
+
 def test_list_of_a_refused_conversion_goes_when_the_set_is_finished(raw):
     file = raw / "val" / "ILSVRC2012_val_00000001.JPEG"
     sound = file.read_bytes()

@@ -1,14 +1,10 @@
 """What every builder under `data/` keeps of a conversion: counts per split, and what it skipped and why."""
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
-import os
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from unilseg_jax.errors import UserError
@@ -225,64 +221,3 @@ def differences(counts: Mapping[str, SplitCounts], published: Mapping[str, Split
         if off:
             lines.append(f"{split}: {', '.join(off)}")
     return lines
-
-
-@contextlib.contextmanager
-def set_aside(directory: Path) -> Iterator[None]:
-    """Keeps a data set that is to be replaced under another name until the new one is complete.
-
-    If the process is killed meanwhile, `recover` brings it back.
-    """
-    if not directory.exists():
-        yield
-        return
-    with _held(directory):
-        old = _name_aside(directory)
-        directory.rename(old)
-        try:
-            yield
-        except BaseException:
-            old.rename(directory)
-            raise
-        shutil.rmtree(old)
-
-
-def recover(directory: Path) -> str | None:
-    """Undoes what `set_aside` left if it was killed.
-
-    Args:
-        directory: of the data set.
-
-    Returns:
-        What was done, None if there was nothing to do.
-
-    Raises:
-        UserError: another process has set the data set aside.
-    """
-    old = _name_aside(directory)
-    if not old.exists():
-        return None
-    with _held(old):
-        if not directory.exists():
-            old.rename(directory)
-            return f"an interrupted --overwrite had set {directory} aside; it is restored"
-        shutil.rmtree(old)
-        return f"an interrupted --overwrite left {old}; it is removed, since the new data set is complete"
-
-
-def _name_aside(directory: Path) -> Path:
-    return directory.with_name(f"{directory.name}.old")
-
-
-@contextlib.contextmanager
-def _held(directory: Path) -> Iterator[None]:
-    """Holds a folder for this process, whatever its name becomes; it is free once the process has ended in any way."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process replaces {str(directory)!r}; wait for it, or end it") from None
-        yield
-    finally:
-        os.close(handle)
