@@ -10,7 +10,7 @@ import pytest
 from unilseg_jax import prepare
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.catalogue import load_builder, load_stand_in
-from unilseg_jax.input_pipeline.conversion import SplitCounts, read_report
+from unilseg_jax.input_pipeline.conversion import Conversion, SplitCounts, likely_size, read_report
 
 
 @pytest.fixture
@@ -80,6 +80,25 @@ def test_lost_archive_counts_as_one_of_the_archives(tmp_path):
     (raw / "sa_000009.tar").write_bytes(b"no archive" * 200)
     with pytest.raises(UserError, match=r"1 of 3 pictures or archives \(33\.3%\)"):
         convert(raw, "--max-skipped=0.2", name="sa1b", config="sa1b")
+
+
+def test_what_is_lost_before_the_plan_counts_as_its_pictures(tmp_path):
+    planned, book = Conversion(), Conversion()
+    planned.expect("train", 200)
+    planned.lose_unplanned("val", "val2017", "it is missing", pictures=40)
+    book.expect("train", 0)
+    book.wrote("train", objects=100_000, phrases=0)
+    book.merge(planned)
+    assert book.skipped == [{"split": "val", "file": "val2017", "reason": "it is missing", "pictures": 40}]
+    book.check_skipped(0.17, tmp_path / "1.0.0")
+    with pytest.raises(
+        UserError, match=r"40 of 240 pictures or archives \(16\.7%\) .*the first: val2017: it is missing"
+    ):
+        book.check_skipped(0.16, tmp_path / "1.0.0")
+
+
+def test_what_nobody_can_count_counts_as_the_mean_of_its_kind():
+    assert [likely_size(sizes) for sizes in ([], [0], [3, 4, 8])] == [1, 1, 5]
 
 
 def test_second_conversion_at_the_same_time_is_refused_at_once(raw, monkeypatch):

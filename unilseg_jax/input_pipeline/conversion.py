@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from unilseg_jax.errors import UserError
@@ -52,7 +52,8 @@ class Conversion:
         counts: by split.
         skipped: what was left out, as `skip` lists it.
         facts: further entries of the report, as JSON takes them.
-        lost_items: items of a plan of which nothing could be used: pictures, or archives.
+        lost_items: items of a plan of which nothing could be used: pictures, or archives; with those of the source
+            that did not become items.
         lost_pictures: pictures within an item that could not be used.
     """
 
@@ -64,6 +65,7 @@ class Conversion:
         self.lost_pictures = 0
         self._on_picture = on_picture
         self._totals: Counter[str] = Counter()
+        self._unplanned = 0
         self._done: Counter[str] = Counter()
 
     def expect(self, split: str, pictures: int) -> None:
@@ -87,6 +89,20 @@ class Conversion:
         """Lists an item of the plan that is left out as a whole; see `skip`."""
         self.lost_items += 1
         self.skip(split, file, reason)
+
+    def lose_unplanned(self, split: str, file: str, reason: str, pictures: int = 1, **ids: object) -> None:
+        """Lists in one entry what is left out as a whole before it becomes items of the plan; see `skip`.
+
+        Args:
+            split: "" where the split is not known.
+            file: the file, folder or video that is left out.
+            reason: what is wrong with it.
+            pictures: how many pictures it holds or lists, or is likely to hold.
+            **ids: what identifies it in the source.
+        """
+        self.lost_items += pictures
+        self._unplanned += pictures
+        self.skip(split, file, reason, **ids, **({"pictures": pictures} if pictures != 1 else {}))
 
     def lose_picture(self, split: str, file: str, reason: str) -> None:
         """Lists a picture of an item, such as an archive, that is left out as a whole; see `skip`."""
@@ -117,11 +133,13 @@ class Conversion:
         self.lost_items += other.lost_items
         self.lost_pictures += other.lost_pictures
         self._totals += other._totals
+        self._unplanned += other._unplanned
 
     def check_skipped(self, allowed: float, directory: Path) -> None:
         """Refuses a conversion of which too much was skipped.
 
-        Entries alone would not do: of a set with a hundred masks in a picture, half of the pictures could be lost.
+        Entries alone would not do: of a set with a hundred masks in a picture, half of the pictures could be lost,
+        and a folder that is missing is one entry.
 
         Args:
             allowed: share of skipped entries among all objects (pictures, where there are no objects), and of lost
@@ -135,7 +153,7 @@ class Conversion:
         pictures = sum(counts.pictures or 0 for counts in self.counts.values())
         for broken, total, what in (
             (len(self.skipped), sound + len(self.skipped), "entries"),
-            (self.lost_items, self._totals.total(), "pictures or archives"),
+            (self.lost_items, self._totals.total() + self._unplanned, "pictures or archives"),
             (self.lost_pictures, pictures + self.lost_pictures, "pictures"),
         ):
             share = broken / max(total, 1)
@@ -181,6 +199,15 @@ def forget_refusal(directory: Path) -> None:
 
 def _refused_list(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}.{QUARANTINE_FILE}")
+
+
+def likely_size(sizes: Sequence[int]) -> int:
+    """Returns how many pictures a video or archive is likely to hold that nobody can count.
+
+    Args:
+        sizes: of others of its kind: it counts as their mean, at least as 1.
+    """
+    return max(1, round(sum(sizes) / max(len(sizes), 1)))
 
 
 def image_key(image_id: str) -> int:
