@@ -168,8 +168,7 @@ def convert(
     """
     directory = Path(builder_class(data_dir=os.fspath(out), config=config).data_dir)
     work = _real(directory.with_name(f"unfinished_{directory.name}"))
-    if max_skipped is None:
-        max_skipped = builder_class.max_skipped
+    max_skipped = builder_class.max_skipped if max_skipped is None else max_skipped
     with contextlib.ExitStack() as held:
         # What is prepared may lie where nothing can be written.
         if overwrite or not directory.exists():
@@ -179,9 +178,7 @@ def convert(
         if directory.exists() and not overwrite:
             say(console, f"already prepared: {directory} (--overwrite converts it again)")
             return directory
-        for left in _left_over(directory, work, workers):
-            # Where no locks are known, it may belong to a conversion that runs now, so it is not deleted here.
-            say(console, f"an interrupted conversion left {left}; delete it if none is running")
+        _name_left_over(console, directory, work, workers)
         show, gather = held.enter_context(progress(console, f"{builder_class.name}/{config}")), None
         if workers:
             folders = {"raw": _real(raw), "out": _real(out), "pictures": pictures}
@@ -197,11 +194,13 @@ def convert(
     return directory
 
 
-def _left_over(directory: Path, work: Path, workers: int | None) -> list[Path]:
-    """Returns what interrupted conversions left beside the place of a data set."""
+def _name_left_over(console: Console, directory: Path, work: Path, workers: int | None) -> None:
+    """Says what interrupted conversions left beside the place of a data set."""
     # With workers, what is unfinished is not left over: they go on with it.
     unfinished = [work] if not workers and os.listdir(work) != [LOCK_FILE] else []
-    return [*directory.parent.glob(f"incomplete.*_{directory.name}"), *unfinished]
+    for left in (*directory.parent.glob(f"incomplete.*_{directory.name}"), *unfinished):
+        # Where no locks are known, it may belong to a conversion that runs now, so it is not deleted here.
+        say(console, f"an interrupted conversion left {left}; delete it if none is running")
 
 
 def _run(builder: TripletBuilder, raw: Path) -> None:
