@@ -87,7 +87,9 @@ def test_full_disk_is_one_line_and_leaves_nothing_that_looks_finished(raw, reque
     with pytest.raises(UserError, match=r"coco/instances.* cannot be read or written: File too large; check") as caught:
         prepare.main(command)
     assert "\n" not in str(caught.value)
-    assert [path.name for path in (out / "coco/instances").iterdir()] == ["unfinished_1.0.0"] * len(options)
+    # A worker that was ended may have left the part of a file that it was at.
+    allowed = {"unfinished_1.0.0"} if options else set()
+    assert {path.name for path in (out / "coco/instances").iterdir()} <= allowed
 
 
 def link_to_itself(path: Path) -> Path:
