@@ -60,7 +60,9 @@ class Builder(TripletBuilder):
                 continue
             maps = raw_files.list_files(label_maps, (".png",))
             pictures = raw_files.list_files((self.pictures or _root(raw) / "images") / folder, (".jpg",))
-            for file, reason in maps.faults + pictures.faults:
+            for file, reason in pictures.faults:
+                self.conversion.lose_unplanned(split, file, reason)
+            for file, reason in maps.faults:
                 self.conversion.skip(split, file, reason)
             splits[split] = [
                 LabelledPicture(stem, pictures.files.get(stem), maps.files.get(stem))

@@ -64,21 +64,22 @@ class Builder(TripletBuilder):
             if not path.is_file():
                 continue
             pictures = coco_format.find_pictures(raw, self.pictures, folder)
-            if pictures is None:
-                self.conversion.skip(split, path.name, f"no folder of pictures {folder}; the split is left out")
-                continue
-            self._folders[split] = pictures
             if self.builder_config.name == "instances":
                 file = coco_format.read_coco(path, ("id", "category_id", "segmentation"))
-                coco_format.check_categories(file, THINGS)
             else:
                 file = coco_format.read_coco(path, ("image_id", "file_name", "segments_info"), key="image_id")
+            if pictures is None:
+                reason = f"no folder of pictures {folder}; the split is left out"
+                self.conversion.lose_unplanned(split, path.name, reason, len(file.pictures))
+                continue
+            if self.builder_config.name == "instances":
+                coco_format.check_categories(file, THINGS)
+            else:
                 self._maps[split] = raw_files.first_folder(
                     raw, (f"annotations/{path.stem}", path.stem), "panoptic maps"
                 )
-            for part, key, reason in file.faults:
-                self.conversion.skip(split, path.name, f"{part}: {reason}", id=key)
-            self._files[split] = file
+            self.list_faults(split, path.name, file.faults, file.pictures)
+            self._folders[split], self._files[split] = pictures, file
         return {split: list(file.pictures.values()) for split, file in self._files.items()}
 
     def item_file(self, item: CocoPicture) -> str:

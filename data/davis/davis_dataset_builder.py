@@ -69,7 +69,7 @@ class Builder(TripletBuilder):
                 try:
                     plan[split].append(_listed_frame(line))
                 except UserError as error:
-                    self.conversion.skip(split, path.name, f"line {number}: {error}")
+                    self.conversion.lose_unplanned(split, path.name, f"line {number}: {error}")
         return plan
 
     def item_file(self, item: ListedFrame) -> str:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import archives, raw_files
 from unilseg_jax.input_pipeline.builder import SetConfig, TripletBuilder
+from unilseg_jax.input_pipeline.conversion import likely_size
 from unilseg_jax.input_pipeline.triplet import is_utf8
 
 ENDINGS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
@@ -83,23 +84,35 @@ class Builder(TripletBuilder):
         return classes
 
     def _pictures(self, folder: Path) -> Iterator[Picture]:
+        sizes, broken = [], []
         for file in _files(folder):
             name = file.relative_to(self._raw).as_posix()
             try:
                 name.encode()
             except UnicodeEncodeError:
-                self.conversion.skip("", raw_files.shown_name(file), "the file's name is not UTF-8")
+                self.conversion.lose_unplanned("", raw_files.shown_name(file), "the file's name is not UTF-8")
                 continue
             if file.suffix.lower() not in archives.ENDINGS:
                 yield Picture(name)
                 continue
             try:
                 with archives.open_archive(file) as archive:
+                    members = sorted(filter(_is_picture, archive.members))
+                    whole = True
                     for member, reason in archive.faults:
-                        self.conversion.skip("", f"{name}/{member}", reason)
-                    yield from (Picture(member, name) for member in sorted(archive.members) if _is_picture(member))
+                        if member == file.name:
+                            whole = False
+                            broken.append((f"{name}/{member}", reason, len(members)))
+                        elif _is_picture(member) and member not in archive.members:
+                            self.conversion.lose_unplanned("", f"{name}/{member}", reason)
+                        else:
+                            self.conversion.skip("", f"{name}/{member}", reason)
+                    sizes += [len(members)] * whole
+                    yield from (Picture(member, name) for member in members)
             except UserError as error:
-                self.conversion.skip("", name, str(error))
+                broken.append((name, str(error), 0))
+        for file, reason, there in broken:
+            self.conversion.lose_unplanned("", file, reason, max(likely_size(sizes) - there, 1))
 
     def item_file(self, item: Picture) -> str:
         """Returns the picture's path; an archive counts as a folder."""

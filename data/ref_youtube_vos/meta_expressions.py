@@ -58,7 +58,7 @@ def load_categories(path: Path, report: Skip) -> dict[tuple[str, int], str]:
 
 
 def video_frames(
-    video: str, entry: object, categories: Mapping[tuple[str, int], str] | None, skip: Skip
+    video: str, entry: object, categories: Mapping[tuple[str, int], str] | None, skip: Skip, lose: Skip
 ) -> list[VideoFrame]:
     """Returns the frames of a video with its expressions.
 
@@ -66,7 +66,8 @@ def video_frames(
         video: its name.
         entry: what the file says of it.
         categories: of its objects; None where objects are not published, so that expressions name none.
-        skip: lists an expression or frame that cannot be used.
+        skip: lists an expression that cannot be used, or a frame that is there twice.
+        lose: lists a frame that cannot be used.
 
     Raises:
         UserError: the video cannot be used.
@@ -74,7 +75,7 @@ def video_frames(
     raw_files.plain_name(video, "video")
     entry = entry if isinstance(entry, dict) else {}
     expressions, frames = entry.get("expressions"), entry.get("frames")
-    if not isinstance(expressions, dict) or not isinstance(frames, list):
+    if not isinstance(expressions, dict) or not isinstance(frames, list) or not frames:
         raise UserError("the video lacks expressions or frames")
     sound = []
     for key, value in expressions.items():
@@ -87,12 +88,21 @@ def video_frames(
     items: dict[str, VideoFrame] = {}
     for frame in frames:
         try:
-            if raw_files.plain_name(frame, "frame") in items:
-                raise UserError(f"the frame {frame!r} is listed twice")
-            items[frame] = VideoFrame(video, frame, tuple(sound))
+            name = raw_files.plain_name(frame, "frame")
         except UserError as error:
-            skip(str(error), video=video, frame=repr(frame))
+            lose(str(error), video=video, frame=repr(frame))
+            continue
+        if name in items:
+            skip(f"the frame {name!r} is listed twice", video=video, frame=repr(name))
+        else:
+            items[name] = VideoFrame(video, name, tuple(sound))
     return list(items.values())
+
+
+def count_frames(entry: object) -> int:
+    """Returns how many frames a file lists of a video, 0 if nothing tells."""
+    frames = entry.get("frames") if isinstance(entry, dict) else None
+    return len(frames) if isinstance(frames, list) else 0
 
 
 def _expression(video: str, key: str, value: object, categories: Mapping[tuple[str, int], str] | None) -> Expression:

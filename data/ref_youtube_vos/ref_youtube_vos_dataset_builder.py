@@ -13,6 +13,7 @@ from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import raw_files, triplet
 from unilseg_jax.input_pipeline.annotations import Annotations
 from unilseg_jax.input_pipeline.builder import TripletBuilder
+from unilseg_jax.input_pipeline.conversion import likely_size
 from unilseg_jax.input_pipeline.video_frames import (
     Expression,
     VideoConfig,
@@ -21,7 +22,7 @@ from unilseg_jax.input_pipeline.video_frames import (
     add_labelled,
 )
 
-from .meta_expressions import Skip, expressions_file, load_categories, load_videos, video_frames
+from .meta_expressions import Skip, count_frames, expressions_file, load_categories, load_videos, video_frames
 
 ASPECT = 0.01  # share by which the shape of a ground truth may be off from its frame's
 PAGE = "https://youtube-vos.org/dataset/rvos/"
@@ -81,22 +82,28 @@ class Builder(TripletBuilder):
         self._frames = self.pictures or raw_files.first_folder(raw, (f"{split}/JPEGImages",), "frames")
         if self.builder_config.name != "valid":
             self._masks = raw_files.first_folder(raw, (f"{split}/Annotations",), "masks")
-        skip = functools.partial(self.conversion.skip, split, "meta_expressions.json")
+        skip, lose = (
+            functools.partial(lists, split, "meta_expressions.json")
+            for lists in (self.conversion.skip, self.conversion.lose_unplanned)
+        )
         videos = load_videos(expressions_file(raw, split), skip)
         categories = self._categories(raw) if split == "train" else None
         if split == "valid":
             for video in _test_videos(raw, functools.partial(self.conversion.skip, "", "test/meta_expressions.json")):
                 videos.pop(video, None)
-        items = []
+        items, lengths, lost = [], [], {}
         for video, entry in videos.items():
             try:
-                frames = video_frames(video, entry, categories, skip)
+                frames = video_frames(video, entry, categories, skip, lose)
             except UserError as error:
-                skip(str(error), video=video)
+                lost[video] = str(error)
                 continue
             items += frames
+            lengths.append(len(frames))
             if frames and self.builder_config.name == "valid_with_masks":
                 self._list_missing(frames[0])
+        for video, reason in lost.items():
+            lose(reason, count_frames(videos[video]) or likely_size(lengths), video=video)
         self.conversion.facts["videos"] = self.builder_config.count_videos({split: items})
         return {split: items}
 

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -102,14 +102,23 @@ class Builder(TripletBuilder):
                 if found:
                     first = int(found[2]) // PART_IDS * PART_IDS
                     part = parts.get(first, FolderPart(name, first, 0, 0, 0))
-                    # A link to nothing has a state of its own.
-                    state = entry.stat(follow_symlinks=entry.is_file())
+                    # A link to nothing or to itself has a state of its own.
+                    state = entry.stat(follow_symlinks=os.path.exists(entry.path))
                     parts[first] = part._replace(
                         files=part.files + 1, size=part.size + state.st_size, time=max(part.time, state.st_mtime_ns)
                     )
-                elif _is_odd(entry.name):
-                    self.conversion.skip("", raw_files.shown_name(Path(entry.name)), ODD_NAME)
+                elif entry.name.startswith("sa_"):
+                    self._list_odd(entry)
         return [part for _, part in sorted(parts.items())]
+
+    def _list_odd(self, entry: os.DirEntry) -> None:
+        """Lists a file that only looks like one of the set, or an archive or folder that is not there."""
+        shown = raw_files.shown_name(Path(entry.name))
+        if _is_odd(entry.name):
+            lists = self.conversion.lose_picture if _is_picture(entry.name) else self.conversion.skip
+            lists("", shown, ODD_NAME)
+        elif entry.is_symlink() and not os.path.exists(entry.path):
+            self.conversion.lose_unplanned("", shown, "the link leads nowhere, or to itself")
 
     def item_file(self, item: TarShard | FolderPart) -> str:
         """Returns the archive, or the folder with its first id."""
@@ -121,14 +130,26 @@ class Builder(TripletBuilder):
             folder = self._raw / item.folder
             stems = [f"sa_{number}" for number in range(item.first, item.first + PART_IDS)]
             names = {f"{stem}{ending}" for stem in stems for ending in (".jpg", ".json")}
-            pairs = _pairs(name for name in sorted(names, key=_id_of) if (folder / name).exists())
+            # A link that leads nowhere is there; reading it says so.
+            pairs = _pairs(name for name in sorted(names, key=_id_of) if os.path.lexists(folder / name))
             yield from self._records(split, item.folder, pairs, lambda name: raw_files.read_bytes(folder / name))
             return
         with archives.open_archive(self._raw / item.file) as archive:
+            pairs = _pairs(archive.members)
             odd = [(name, ODD_NAME) for name in archive.members if _is_odd(PurePosixPath(name).name)]
             for name, reason in [*archive.faults, *odd]:
-                self.conversion.skip(split, f"{item.file}/{name}", reason)
-            yield from self._records(split, item.file, _pairs(archive.members), archive.read)
+                self._list_fault(split, item.file, name, reason, pairs)
+            yield from self._records(split, item.file, pairs, archive.read)
+
+    def _list_fault(self, split: str, archive: str, name: str, reason: str, pairs: Collection[str]) -> None:
+        """Lists what is wrong with an archive; a picture of which nothing else is read is lost."""
+        path, lists = PurePosixPath(name), self.conversion.skip
+        if name == PurePosixPath(archive).name:
+            # Nobody knows how much of an archive that is cut short is missing: all of it counts.
+            lists = self.conversion.lose_item
+        elif _is_picture(path.name) and str(path.with_suffix("")) not in pairs:
+            lists = self.conversion.lose_picture
+        lists(split, f"{archive}/{name}", reason)
 
     def _records(
         self, split: str, place: str, pairs: dict[str, dict[str, str]], read: Callable[[str], bytes]
@@ -163,7 +184,15 @@ def _folders(raw: Path) -> list[Path]:
     """Returns the raw folder and those in it."""
     # Not `Path.iterdir`, which would ask for the kind of each of millions of files.
     with os.scandir(raw) as entries:
-        return [raw, *sorted(Path(entry.path) for entry in entries if entry.is_dir())]
+        return [raw, *sorted(Path(entry.path) for entry in entries if _is_folder(entry))]
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    # A link that leads to itself.
+    except OSError:
+        return False
 
 
 def _is_tar(path: Path) -> bool:
@@ -177,6 +206,10 @@ def _is_ours(path: Path) -> bool:
 def _is_odd(name: str) -> bool:
     """Whether a file name only looks like the set's."""
     return name.startswith("sa_") and name.lower().endswith((".jpg", ".json")) and not _NAME.fullmatch(name)
+
+
+def _is_picture(name: str) -> bool:
+    return name.startswith("sa_") and name.lower().endswith(".jpg")
 
 
 def _within(raw: Path, path: Path) -> str:

@@ -122,9 +122,11 @@ class Builder(TripletBuilder):
             raise UserError("pictures are paired with masks within --raw; leave --pictures out")
         plan: dict[str, list[Pair]] = {}
         for split, prefix, folders in _find(self.builder_config, Path(raw)):
-            pairs, faults = pair_files(folders, prefix)
-            plan.setdefault(split, []).extend(pairs)
-            for file, reason in faults:
+            pairing = pair_files(folders, prefix)
+            plan.setdefault(split, []).extend(pairing.pairs)
+            for file, reason in pairing.lost:
+                self.conversion.lose_unplanned(split, file, reason)
+            for file, reason in pairing.faults:
                 self.conversion.skip(split, file, reason)
         return plan
 

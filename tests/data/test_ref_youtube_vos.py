@@ -274,10 +274,11 @@ def test_the_complete_valid_file_is_read(shared_dir):
     path = meta_expressions.expressions_file(shared_dir / "data" / "ref_youtube_vos", "valid")
     videos = meta_expressions.load_videos(path, pytest.fail)
     faults = []
-    frames = {
-        name: meta_expressions.video_frames(name, entry, None, lambda *reason, **ids: faults.append((reason, ids)))
-        for name, entry in videos.items()
-    }
+
+    def report(*reason, **ids):
+        faults.append((reason, ids))
+
+    frames = {name: meta_expressions.video_frames(name, entry, None, report, report) for name, entry in videos.items()}
     assert faults == []
     assert len(frames) == 507
     assert sum(len(items[0].expressions) for items in frames.values()) == 2096

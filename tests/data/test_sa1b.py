@@ -279,6 +279,42 @@ def test_odd_name_is_listed(raw):
     assert entry["file"] == "sa_0007.jpg"
 
 
+@pytest.mark.parametrize(
+    ("place", "file", "reason"),
+    [
+        ("sa_000007", "sa_000007", "to itself"),
+        ("sa_000007.tar", "sa_000007.tar", "to itself"),
+        ("sa_000001/sa_223752.jpg", "sa_000001/sa_223752.jpg", "Too many levels of symbolic links"),
+        ("sa_000001/sa_223752.json", "sa_000001/sa_223752.jpg", "Too many levels of symbolic links"),
+    ],
+)
+def test_link_to_itself_is_listed_and_counts_as_lost(raw, place, file, reason):
+    link = raw / place
+    sound = 3 if link.exists() else 4
+    link.unlink(missing_ok=True)
+    link.symlink_to(link.name)
+    _, counts, (entry,) = convert(raw)
+    assert counts.pictures == sound
+    assert entry["file"] == file
+    assert reason in entry["reason"]
+    with pytest.raises(UserError, match=r"1 of \d pictures( or archives)? "):
+        prepare.main(["sa1b", "--raw", str(raw), "--out", str(raw.parent / "other"), "--max-skipped=0.1"])
+
+
+def test_archive_that_is_cut_short_counts_as_a_lost_one(raw):
+    """Its second picture, of which a part is there, is an entry of 9 beside that of the archive."""
+    tar = raw / "sa_000000.tar"
+    os.truncate(tar, tar.stat().st_size // 2)
+    with pytest.raises(UserError, match=r"1 of 2 pictures or archives \(50\.0%\)"):
+        prepare.main(["sa1b", "--raw", str(raw), "--out", str(raw.parent / "out"), "--max-skipped=0.4"])
+
+
+def test_picture_whose_only_member_is_left_out_counts_as_lost(raw):
+    add_member(raw, "../sa_9.jpg", b"x")
+    with pytest.raises(UserError, match=r"1 of 5 pictures \(20\.0%\)"):
+        prepare.main(["sa1b", "--raw", str(raw), "--out", str(raw.parent / "out"), "--max-skipped=0.1"])
+
+
 def test_empty_folder_is_one_clear_line(tmp_path):
     with pytest.raises(UserError, match=r"does not hold any configuration of sa1b; wanted: sa_000000\.tar"):
         prepare.main(["sa1b", "--raw", str(tmp_path), "--out", str(tmp_path / "out")])

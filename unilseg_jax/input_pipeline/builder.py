@@ -6,7 +6,7 @@ index and the report are made here. Records keep the order of the items, so that
 
 import abc
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -17,6 +17,7 @@ from jaxtyping import Bool, UInt8
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import triplet
 from unilseg_jax.input_pipeline.annotations import Annotations
+from unilseg_jax.input_pipeline.coco_format import Fault
 from unilseg_jax.input_pipeline.conversion import Conversion, SplitCounts, forget_refusal, image_key
 from unilseg_jax.input_pipeline.index import IndexWriter
 from unilseg_jax.input_pipeline.raw_files import Picture
@@ -104,7 +105,8 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Returns the items of each split, small, in the order of their records.
 
         An item's `repr` says all that it holds: by it an unfinished conversion knows what has changed.
-        What is wrong with an index file is listed with `self.conversion.skip`.
+        What is wrong with an index file is listed with `self.conversion.skip`; a picture that cannot become an
+        item, or a folder or video of them, with `self.conversion.lose_unplanned`.
 
         Raises:
             UserError: nothing can be converted at all.
@@ -191,6 +193,20 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def item_file(self, item: Any) -> str:
         """Returns the name under which an item that cannot be used is listed."""
         return str(item)
+
+    def list_faults(self, split: str, file: str, faults: Sequence[Fault], known: Container[int]) -> None:
+        """Lists what is left out of an annotation file in the form of COCO.
+
+        Args:
+            split: of the file.
+            file: its name.
+            faults: as its reader returns them.
+            known: ids of its pictures; an entry of `images` without one of them is a picture that is lost.
+        """
+        for part, key, reason in faults:
+            lost = part == "images" and not (isinstance(key, int) and key in known)
+            lists = self.conversion.lose_unplanned if lost else self.conversion.skip
+            lists(split, file, f"{part}: {reason}", id=key)
 
     @property
     def source(self) -> str:

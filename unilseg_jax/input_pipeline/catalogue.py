@@ -1,13 +1,16 @@
 """Finds the builders and stand-ins under `data/` of the checkout that this package runs from.
 
 The modules are loaded by their place, in a package of their own name, so that no top-level package called
-`data` or `refcoco` gets in the way of the user's.
+`data` or `refcoco` gets in the way of the user's. TFDS has builders of its own called `coco` or `davis`, so ours
+are not entered in its registry.
 """
 
 import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+
+import tensorflow_datasets as tfds
 
 import unilseg_jax
 from unilseg_jax.errors import UserError
@@ -75,7 +78,8 @@ def _execute(name: str, file: Path, search: list[str] | None) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with tfds.core.registered.skip_registration():
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
