@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import tensorflow_datasets as tfds
-
 import unilseg_jax
 from unilseg_jax.errors import UserError
 
@@ -72,6 +70,8 @@ def _load(name: str, module: str) -> ModuleType:
 
 
 def _execute(name: str, file: Path, search: list[str] | None) -> None:
+    import tensorflow_datasets as tfds  # here: the names of the sets are wanted without it
+
     spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=search)
     assert spec is not None
     assert spec.loader is not None, "a .py file has a loader"
