@@ -23,6 +23,7 @@ CORE = [
     "ml_dtypes>=0.4",
     "pillow>=10.3",
     "opencv-python-headless>=4.9",
+    "simplejpeg>=1.8",  # says where a JPEG has lost data; the others fill it up
     "pycocotools>=2.0.8",
     "einops>=0.8",
     "jaxtyping>=0.2.36",

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import jax
 import pytest
+from refusals import refused
 from tiny_run import run as run_process
 
 from unilseg_jax import config as configs
-from unilseg_jax import train
-from unilseg_jax.errors import UserError, run_command
+from unilseg_jax.errors import UserError
 from unilseg_jax.models.unilseg import UniLSeg
 from unilseg_jax.training import optim, state
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "configs").glob("*.py"))
+README = ROOT / "README.md"
 QUICKSTART = str(ROOT / "configs" / "quickstart.py")
 REFCOCO = str(ROOT / "configs" / "finetune_refcoco.py")
 
@@ -149,25 +150,6 @@ MISTAKES = {
 }
 
 
-def test_a_config_file_that_is_no_python_costs_one_line(tmp_path, capsys):
-    path = tmp_path / "broken.py"
-    path.write_text("def get_config(:\n")
-    assert "invalid syntax" in refused([f"--config={path}", f"--workdir={tmp_path / 'run'}"], capsys)
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def refused(arguments, capsys):
-    """Runs the command, which must refuse; returns its line."""
-    with pytest.raises(SystemExit) as stop:
-        run_command(train.main, arguments)
-    assert stop.value.code == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("error: ")
-    assert captured.err.count("\n") == 1, captured.err
-    return captured.err
-
-
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_costs_one_line_that_names_it(name, tmp_path, capsys):
     more, message = MISTAKES[name]
@@ -186,7 +168,7 @@ def test_a_mistake_costs_one_line_that_names_it(name, tmp_path, capsys):
         ([f"--config={QUICKSTART}", "--workdir="], "--workdir DIR is missing"),
         (["--config=absent.py", "--workdir=w"], "absent.py"),
         ([f"--config={REFCOCO}:huge", "--workdir=w"], "huge"),
-        ([f"--config={REFCOCO}:cpu,refcocox", "--workdir=w"], "no set 'refcocox'"),
+        ([f"--config={REFCOCO}:cpu,refcocox", "--workdir=w"], "line 37: no set 'refcocox'; wanted SIZE or SIZE,SET"),
     ],
     ids=["nothing", "no config", "no workdir", "empty workdir", "no such file", "no such size", "no such set"],
 )
@@ -217,6 +199,15 @@ LATER_MISTAKES = {
     "scenes that are too small": (QUICKSTART, ["--config.input.sources.scenes.size=63"], "at least 64"),
     "held-out scenes that are none": (QUICKSTART, ["--config.evals.held_out.source.num_scenes=0"], "at least 1"),
     "source whose keys do not belong": (QUICKSTART, ["--config.input.sources.scenes.name=refcoco"], "refcoco"),
+    "source that is misspelt": (
+        QUICKSTART,
+        ["--config.input.sources.scenes.name=scene"],
+        "no source is called 'scene'; is 'scenes' meant?",
+    ),
+    "one picture to shuffle": (QUICKSTART, ["--config.evals.held_out.source.num_scenes=1"], "evals.held_out.shuffled"),
+    "first weights that are none": (QUICKSTART, [f"--config.init.model={README}"], "README.md' is not a checkpoint"),
+    "image encoder that is none": (QUICKSTART, [f"--config.init.swin={README}"], "README.md' is not a checkpoint"),
+    "text encoder that is none": (QUICKSTART, [f"--config.init.clip={README}"], "README.md' is not a checkpoint"),
     "rule that matches no parameter": (QUICKSTART, ["--config.optim.lr_scales=(('swin/',0.1),('.*',1.0))"], "swin/"),
 }
 

@@ -1,6 +1,8 @@
 """The doctor: what it finds of the data sets and the installation, its exit codes, and the contact sheets."""
 
+import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -65,15 +67,50 @@ def test_prepared_and_missing_sets_are_told_apart(folder, capsys):
 def test_what_is_missing_is_named_with_its_source(tmp_path, capsys):
     doctor.main(["--data", str(tmp_path)])
     text = capsys.readouterr().out
-    assert "refcoco: refcoco/refs(unc).p" in text
-    assert "from https://github.com/lichengunc/refer" in text
+    assert "  refcoco/refcoco: refcoco.zip from https://github.com/lichengunc/refer; pictures: http://images" in text
     assert "raw files" not in text
 
 
 def test_a_missing_configuration_of_a_set_is_named(folder, capsys):
     doctor.main(["--data", str(folder / "out")])
     text = capsys.readouterr().out
-    assert "  refcoco (refcoco+, refcocog_google): refcoco/refs(unc).p" in text.partition("to fetch")[2]
+    listed = [line.partition(":")[0].strip() for line in text.partition("to fetch")[2].splitlines()[1:3]]
+    assert listed == ["refcoco/refcoco+", "refcoco/refcocog_google"]
+
+
+def test_a_split_that_was_not_there_is_to_be_fetched(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "builder_names", lambda: ["ade20k"])
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    prepare.main(["ade20k", "--synthetic=1", "--raw", str(raw)])
+    shutil.rmtree(raw / "annotations" / "training")
+    prepare.main(["ade20k", "--raw", str(raw), "--out", str(out)])
+    doctor.main(["--data", str(out), "--raw", str(raw)])
+    text = capsys.readouterr().out
+    assert "  ade20k/ade20k:train: http://data.csail.mit.edu/" in text.partition("to fetch")[2]
+    assert "not prepared" not in text
+
+
+def test_files_without_their_pictures_are_told_apart(folder, tmp_path, capsys):
+    shutil.copytree(folder / "raw" / "refer" / "refcoco", tmp_path / "my files" / "refcoco")
+    doctor.main(["--data", str(tmp_path), "--raw", str(tmp_path / "my files")])
+    text = capsys.readouterr().out
+    assert f"  refcoco/refcoco in '{tmp_path / 'my files'}': images/mscoco/images/train2014, " in text
+    assert "unilseg_jax.prepare" not in text
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_any_name_of_a_folder_can_be_shown(folder, tmp_path, monkeypatch, encoding, errors):
+    raw = tmp_path / "raw" / os.fsdecode(b"d\xc3\xa9j\xc3\xa0 [b] :train: caf\xe9")
+    raw.parent.mkdir()
+    raw.symlink_to(folder / "raw" / "refer")
+    printed = io.TextIOWrapper(buffer := io.BytesIO(), encoding, errors)
+    monkeypatch.setattr(sys, "stdout", printed)
+    doctor.main(["--data", str(tmp_path), "--raw", str(raw.parent)])
+    printed.flush()
+    text = buffer.getvalue().decode(encoding)
+    assert r"[b] :train: caf\xe9" in text.partition("not prepared:")[0], "the table"
+    assert r"caf\xe9' --out" in text.partition("not prepared:")[2], "the command"
 
 
 def test_a_complete_set_is_complete(folder, monkeypatch, capsys):
@@ -122,6 +159,37 @@ def test_a_damaged_set_is_named_and_the_exit_code_is_1(out, pattern, harm, messa
     table = rows(text)
     assert table["refcoco"][0] == "damaged"
     assert table["refcocog"][0] == "incomplete"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "content", "message"),
+    [
+        ("*-val.array_record-*", b"", r"record 0 of .*val\.array_record-.*' is damaged"),
+        ("dataset_info.json", b"{}", r"dataset_info\.json' is damaged"),
+        ("features.json", b"{}", r"features\.json' is damaged"),
+    ],
+)
+def test_the_preview_of_a_damaged_set_names_the_file(out, tmp_path, monkeypatch, pattern, content, message):
+    monkeypatch.chdir(tmp_path)
+    (path,) = (out / "refcoco" / "refcoco" / "1.0.0").glob(pattern)
+    path.write_bytes(content)
+    # Without a split, the description is read first to choose one.
+    for wanted in ("refcoco:val", "refcoco")[: 2 if path.suffix == ".json" else 1]:
+        with pytest.raises(UserError, match=f"{message}.*; prepare the data set again"):
+            doctor.main(["--data", str(out), "--preview", wanted])
+
+
+@pytest.mark.parametrize("sizes", [{"skipped": "x"}, {"skipped": None}, {"pictures": None}, {"objects": [1]}])
+def test_a_size_that_is_no_number_is_damage(out, sizes, capsys):
+    path = out / "refcoco" / "refcoco" / "1.0.0" / "conversion.json"
+    report = json.loads(path.read_text())
+    report["splits"]["val"] |= sizes
+    path.write_text(json.dumps(report))
+    with pytest.raises(SystemExit):
+        doctor.main(["--data", str(out)])
+    text = capsys.readouterr().out
+    assert rows(text)["refcoco"][0] == "damaged"
+    assert [f"({name} is {size!r}, a number is wanted)" in text for name, size in sizes.items()] == [True]
 
 
 def test_a_set_without_an_index_is_not_damaged(out, capsys):

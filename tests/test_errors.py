@@ -1,11 +1,17 @@
 """How commands end: a mistake of the user's costs one line, everything else stays an exception."""
 
 import errno
-import re
+import importlib
+import os
+from pathlib import Path
 
 import pytest
 
 from unilseg_jax.errors import ExternalError, StoppedBySignal, UserError, checked_file, run_command
+
+LONG = "n" * 300
+"""Longer than the name of any file may be."""
+CONFIG = str(Path(__file__).resolve().parents[1] / "configs" / "quickstart.py")
 
 
 def ending(error, capsys):
@@ -29,6 +35,12 @@ def ending(error, capsys):
         (ExternalError("process 1 is missing"), 74, "error: process 1 is missing\n"),
         (StoppedBySignal("saved at step 7"), 75, "stopped: saved at step 7\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/root/secret"),
+            2,
+            "error: '/root/secret': Permission denied; allow the access or name another path\n",
+        ),
+        (OSError(errno.EIO, "Input/output\nerror", b"a"), 2, "error: b'a': Input/output error; check the path\n"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -44,12 +56,49 @@ def test_an_error_of_ours_is_not_hidden():
         run_command(main, [])
 
 
-def test_a_full_disk_is_one_line_and_another_error_of_the_disk_is_not_hidden(capsys):
+def test_a_full_disk_has_a_code_of_its_own(capsys):
     code, line = ending(OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl"), capsys)
-    assert code == 74
-    assert re.fullmatch(r"error: .*No space left on device: 'metrics.jsonl'; make room .*\n", line)
-    with pytest.raises(PermissionError):
-        ending(PermissionError(errno.EACCES, "Permission denied"), capsys)
+    assert (code, line) == (74, "error: 'metrics.jsonl': No space left on device; make room or name another path\n")
+    assert ending(OSError(errno.EDQUOT, "Quota exceeded"), capsys)[0] == 74
+
+
+@pytest.mark.parametrize("error", [OSError("odd"), OSError(errno.EPIPE, "Broken pipe"), OSError(errno.EBADF, "bad", 7)])
+def test_a_system_error_that_names_no_file_is_not_hidden(error):
+    def main(argv):
+        raise error
+
+    with pytest.raises(OSError, match=r"odd|Broken|bad"):
+        run_command(main, [])
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("predict", ["--image", LONG, "--checkpoint", "{file}", "--phrase", "a cat", "--output", "out"]),
+        ("predict", ["--checkpoint", LONG, "--image", "{file}", "--phrase", "a cat", "--output", "out"]),
+        ("convert", ["--input", LONG, "--output", "out"]),
+        ("convert", ["--output", LONG, "--input", "{file}"]),
+        ("export", ["--output", f"{LONG}.safetensors", "--checkpoint", "."]),
+        ("export", ["--checkpoint", LONG, "--output", "out.safetensors"]),
+        ("train", ["--workdir", LONG, "--config", CONFIG]),
+        ("train", ["--config", LONG, "--workdir", "out"]),
+        ("prepare", ["--out", LONG, "--raw", ".", "salient"]),
+        ("prepare", ["--raw", LONG, "--out", "out", "salient"]),
+        ("doctor", ["--data", LONG]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_a_name_that_is_too_long_costs_one_line(command, arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_bytes(b"x")
+    main = importlib.import_module(f"unilseg_jax.{command}").main
+    with pytest.raises(SystemExit) as stop:
+        run_command(main, [argument.format(file=tmp_path / "file") for argument in arguments])
+    message = capsys.readouterr().err
+    assert (stop.value.code, message.count("\n")) == (2, 1)
+    assert message.startswith("error: ")
+    assert LONG in message
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_arguments_are_handed_on_and_success_is_silent(capsys):
@@ -70,5 +119,7 @@ def test_checked_file_takes_files_only(tmp_path):
         checked_file(file, "image")
     with pytest.raises(UserError, match="is a folder, a file is wanted as checkpoint"):
         checked_file(str(tmp_path), "checkpoint")
+    with pytest.raises(UserError, match=r"cannot read image .*File name too long; use a shorter one"):
+        checked_file(tmp_path / LONG, "image")
     file.touch()
     assert checked_file(str(file), "image") == file

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from random_models import TINY, assert_bitwise_equal, random_released, random_tensors
 from safetensors.numpy import load_file, save_file
+from small_disk import check_refusal
 
 from unilseg_jax import convert, export
 from unilseg_jax.errors import run_command
@@ -30,6 +31,14 @@ def save_trained(directory, **changes):
     entries = model_entries(sizes)
     variables = assemble(entries, random_tensors(entries))
     save_pretrained(directory, Pretrained(architecture=sizes, variables=variables, input_size=96))
+
+
+@pytest.fixture
+def converted(tmp_path):
+    """A model directory with a small image tower."""
+    save_file(random_released(), tmp_path / "in.safetensors")
+    convert.main(["--input", str(tmp_path / "in.safetensors"), "--output", str(tmp_path / "model")])
+    return tmp_path / "model"
 
 
 def test_convert_then_export_gives_the_file_back(tmp_path):
@@ -68,13 +77,31 @@ def test_pth_has_the_names_that_the_released_code_wants(tmp_path):
 def test_bad_arguments_cost_one_line_and_write_nothing(tmp_path, capsys):
     save_trained(tmp_path / "reduced", vision_path=False)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
     out = "--output", tmp_path / "out.safetensors"
     for arguments, said in (
         (("--checkpoint", tmp_path / "reduced", *out), "built without vision_path"),
         (("--checkpoint", tmp_path / "absent", *out), "no such checkpoint directory"),
         (("--checkpoint", tmp_path / "empty", *out), "is not a model directory"),
         (("--checkpoint", tmp_path / "reduced", "--output", tmp_path / "out.bin"), "must end in .pth"),
+        (
+            ("--checkpoint", tmp_path / "reduced", "--output", tmp_path / "file" / "x.pt"),
+            "file' is a file, a folder is",
+        ),
         (("--checkpoint", tmp_path / "reduced", *out, "--partial"), "unrecognized arguments: --partial"),
     ):
         assert said in fails(capsys, *arguments)
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", pytest.param(".pth", marks=pytest.mark.torch)])
+def test_a_full_disk_costs_one_line_and_leaves_nothing(tmp_path, converted, suffix):
+    output = tmp_path / "new" / f"out{suffix}"
+    check_refusal(300_000, "export", "--checkpoint", converted, "--output", output)
+    assert not list(tmp_path.glob("new*"))
+
+
+def test_a_name_as_long_as_can_be_is_written(tmp_path, converted):
+    output = tmp_path / "new" / ("n" * 243 + ".safetensors")
+    export.main(["--checkpoint", str(converted), "--output", str(output)])
+    assert [path.name for path in output.parent.iterdir()] == [output.name]

@@ -2,11 +2,10 @@
 
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_run
+from no_learning import no_learning_in
 
 from unilseg_jax import prepare, train
 from unilseg_jax.config import dataset_source, evaluation, parse_flags, training_source
@@ -14,7 +13,6 @@ from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.loader import make_source
 from unilseg_jax.input_pipeline.sources import open_source
 from unilseg_jax.training import start
-from unilseg_jax.training.state import init_variables
 
 CONFIGS = ("refcocog", "refcocog_google")
 
@@ -86,22 +84,8 @@ def test_a_source_of_which_nothing_is_left_ends_the_run_before_it_starts(prepare
 
 @pytest.fixture
 def no_learning(monkeypatch):
-    """Weights of zero and steps that compute nothing; the true ones take a minute to compile."""
-
-    def init_zeros(*arguments):
-        variables = jax.eval_shape(lambda: init_variables(*arguments))
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), variables)
-
-    def make_train_step(*_, **__):
-        return jax.jit(lambda state, batch: (state.replace(step=state.step + 1), {"loss": 0.0, "grad_norm": 0.0}))
-
-    def make_predict_step(*_):
-        return lambda variables, images, tokens: np.zeros((*tokens.shape[:2], *images.shape[1:3]), np.float32)
-
-    monkeypatch.setattr("unilseg_jax.training.state.init_variables", init_zeros)
-    monkeypatch.setattr("unilseg_jax.training.checkpoint.Checkpointer.save", lambda *_: None)
-    monkeypatch.setattr("unilseg_jax.training.step.make_train_step", make_train_step)
-    monkeypatch.setattr("unilseg_jax.training.evaluations.make_predict_step", make_predict_step)
+    """See `no_learning_in`."""
+    no_learning_in(monkeypatch)
 
 
 @pytest.mark.usefixtures("no_learning")
@@ -152,11 +136,11 @@ def test_a_run_that_failed_before_its_first_step_may_start_with_other_records(pr
     config = config_of(prepared, benchmark="refcocog", firewall__mode="paper")
 
     def fail(*_, **__):
-        raise UserError("no weights")
+        raise UserError("no space")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unilseg_jax.training.start.first_weights", fail)
-        with pytest.raises(UserError, match="no weights"):
+        patch.setattr("unilseg_jax.training.checkpoint.write_carried", fail)
+        with pytest.raises(UserError, match="no space"):
             train.train(config, str(tmp_path))
     assert json.loads((tmp_path / "leakage.json").read_text())["mode"] == "paper"
     config.firewall.mode = "drop"

@@ -20,6 +20,7 @@ LEVELS = {
     "metrics": 1,
     "models": 1,
     "config": 2,
+    "config_check": 2,
     "interop": 2,
     "input_pipeline": 2,
     "training": 3,

@@ -1,6 +1,11 @@
 """The command `predict`: what it writes, and that every mistake costs one line and exit code 2."""
 
+import errno
 import json
+import os
+import shutil
+import sys
+import tempfile
 import warnings
 
 import numpy as np
@@ -8,7 +13,7 @@ import pytest
 from PIL import Image
 from small_model import small_pretrained
 
-from unilseg_jax import predict
+from unilseg_jax import Segmenter, predict
 from unilseg_jax.errors import run_command
 from unilseg_jax.ops.masks import rle_to_mask
 from unilseg_jax.training.checkpoint import save_pretrained
@@ -117,6 +122,15 @@ def test_a_picture_in_the_output_folder_is_not_overwritten(checkpoint, pictures,
     assert [path.read_bytes() for path in own] == before
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are Unicode")
+def test_a_file_name_that_is_not_utf_8_can_be_printed(checkpoint, pictures, tmp_path, capsys):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    shutil.copy(pictures[0], path)
+    predict.main(arguments(checkpoint, [path], ["dog"], tmp_path / "out"))
+    assert "caf?.png" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"][0]["image"] == path
+
+
 def test_a_long_phrase_is_cut_and_said_so_once(checkpoint, pictures, tmp_path, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -134,11 +148,17 @@ def test_a_long_phrase_is_cut_and_said_so_once(checkpoint, pictures, tmp_path, c
         ({"pictures": ["{tmp}"]}, "is a folder"),
         ({"pictures": ["{tmp}/notes.jpg"]}, "is not a picture"),
         ({"phrases": [" "]}, "is empty"),
+        ({"phrases": ["\u200b\u200b"]}, "has no words"),
+        ({"phrases": ["dog", "?!"]}, "has no words"),
         ({"phrases": []}, "--phrase"),
         ({"checkpoint": "absent"}, "no such checkpoint"),
         ({"checkpoint": "{tmp}"}, "model.json"),
         ({"checkpoint": "{tmp}/notes.jpg"}, "notes.jpg"),
         ({"output": "{tmp}/notes.jpg"}, "notes.jpg"),
+        ({"output": "{tmp}/full"}, "predictions.json' is a folder"),
+        ({"output": ""}, "--output: the path is empty"),
+        ({"pictures": [""]}, "--image: the path is empty"),
+        ({"checkpoint": ""}, "--checkpoint: the path is empty"),
         ({"more": ["--sharpen"]}, "--sharpen"),
         ({"more": ["--threshold", "1"]}, "between 0 and 1"),
         ({"more": ["--threshold", "nan"]}, "between 0 and 1"),
@@ -147,6 +167,7 @@ def test_a_long_phrase_is_cut_and_said_so_once(checkpoint, pictures, tmp_path, c
 )
 def test_a_mistake_costs_one_line_and_exit_code_2(checkpoint, pictures, tmp_path, capsys, change, message):
     (tmp_path / "notes.jpg").write_text("no picture")
+    (tmp_path / "full" / "predictions.json").mkdir(parents=True)
     given = {"checkpoint": checkpoint, "pictures": pictures, "phrases": ["dog"], "output": "{tmp}/out"}
     given |= {"more": [], **change}
 
@@ -164,3 +185,19 @@ def test_a_mistake_costs_one_line_and_exit_code_2(checkpoint, pictures, tmp_path
     assert error.count("\n") == 1
     assert message in error
     assert not list(tmp_path.glob("out/*"))
+
+
+def test_a_folder_that_takes_no_files_is_refused_before_the_model_is_loaded(
+    checkpoint, pictures, tmp_path, capsys, monkeypatch
+):
+    def refuse(*args, dir, **kwargs):
+        assert dir == tmp_path
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(Segmenter, "from_pretrained", lambda path: pytest.fail("the model was loaded"))
+    with pytest.raises(SystemExit) as caught:
+        run_command(predict.main, arguments(checkpoint, pictures, ["dog"], tmp_path))
+    assert caught.value.code == 2
+    line = f"error: cannot write into the folder {str(tmp_path)!r}: Permission denied; name another one\n"
+    assert capsys.readouterr().err == line

@@ -1,6 +1,8 @@
 """The command that converts: stand-ins, and arguments that do not fit."""
 
 import json
+import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +54,106 @@ def test_missing_stand_in_is_one_clear_line(monkeypatch, tmp_path):
 def test_name_does_not_lead_out_of_the_builders(name):
     with pytest.raises(UserError, match="no stand-in"):
         load_stand_in(name)
+
+
+@pytest.fixture
+def full_disk():
+    """No file becomes larger than 3,000 bytes, in this process and those that it starts."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_stand_in_that_cannot_be_written_whole_is_taken_back(tmp_path, full_disk):
+    with pytest.raises(UserError, match=r"File too large; check .* the free space") as caught:
+        prepare.main(["coco", "--synthetic", "2", "--raw", str(tmp_path / "raw")])
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "raw").iterdir()) == []
+
+
+@pytest.fixture
+def raw(tmp_path) -> Path:
+    (tmp_path / "raw").mkdir()
+    load_stand_in("coco").write(tmp_path / "raw", 2)
+    return tmp_path / "raw"
+
+
+@pytest.mark.parametrize("options", [[], ["--workers=1"]])
+def test_full_disk_is_one_line_and_leaves_nothing_that_looks_finished(raw, request, options):
+    out = raw.parent / "out"
+    command = ["coco", "--raw", str(raw), "--out", str(out), "--config=instances", *options]
+    request.getfixturevalue("full_disk")
+    with pytest.raises(UserError, match=r"coco/instances.* cannot be read or written: File too large; check") as caught:
+        prepare.main(command)
+    assert "\n" not in str(caught.value)
+    # A worker that was ended may have left the part of a file that it was at.
+    allowed = {"unfinished_1.0.0"} if options else set()
+    assert {path.name for path in (out / "coco/instances").iterdir()} <= allowed
+
+
+def link_to_itself(path: Path) -> Path:
+    path.symlink_to(path.name)
+    return path
+
+
+@pytest.mark.parametrize("options", [[], ["--workers=1"]])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "raw/annotations/instances_val2017.json/sub", "Not a directory"),
+        (lambda folder: folder / ("a" * 300), "File name too long"),
+        (lambda folder: link_to_itself(folder / "loop"), "File exists"),
+        (lambda folder: folder / os.fsdecode(b"\xe9"), r"--out is '.*xe9', which is not UTF-8; .* choose another"),
+    ],
+)
+def test_folder_that_cannot_be_written_to_is_one_line(raw, make, message, options):
+    with pytest.raises(UserError, match=message) as caught:
+        prepare.main(["coco", "--raw", str(raw), "--out", str(make(raw.parent)), *options])
+    assert "\n" not in str(caught.value)
+
+
+def test_raw_folder_below_a_file_is_one_line_with_code_2(tmp_path):
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-m", "unilseg_jax.prepare", "coco", "--synthetic=1", "--raw", str(tmp_path / "file/x")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: '{tmp_path / 'file/x'}' cannot be read or written: Not a directory")
+    assert result.stderr.count("\n") == 1
+
+
+def test_folder_whose_name_is_not_utf8_is_shown_with_escapes(tmp_path):
+    raw = os.fsencode(tmp_path) + b"/[/b]\xe9"
+    command = [sys.executable, "-m", "unilseg_jax.prepare", "image_folder", "--synthetic=1", "--raw", raw]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, env=environment, check=False)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout.endswith(b"/[/b]\\xe9\n")
+
+
+def spoil(raw: Path, config: str) -> None:
+    path = raw / "annotations" / f"{config}_train2017.json"
+    path.write_text(path.read_text()[:-9])
+
+
+def test_configurations_after_a_refused_one_are_converted(raw):
+    spoil(raw, "instances")
+    with pytest.raises(UserError, match=r"^coco/instances: .*instances_train2017") as caught:
+        prepare.main(["coco", "--raw", str(raw), "--out", str(raw.parent / "out")])
+    assert "\n" not in str(caught.value)
+    assert [path.parent.name for path in (raw.parent / "out/coco").glob("*/1.0.0")] == ["panoptic"]
+
+
+def test_every_refused_configuration_has_its_line(raw):
+    for config in ("instances", "panoptic"):
+        spoil(raw, config)
+    command = [sys.executable, "-m", "unilseg_jax.prepare", "coco", "--raw", str(raw), "--out", str(raw.parent / "out")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert [line.split(": ")[:2] for line in result.stderr.splitlines()] == [
+        ["error", "coco/instances"],
+        ["error", "coco/panoptic"],
+    ]
 
 
 def test_out_is_wanted_without_a_stand_in(tmp_path):

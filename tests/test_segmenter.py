@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -92,6 +93,16 @@ def test_the_model_is_compiled_once_per_size_and_not_per_number_of_phrases(segme
     assert compiled() == before
 
 
+@pytest.mark.parametrize("prompts_at_once", [1, 2])
+def test_another_number_of_phrases_compiles_nothing(picture, caplog, prompts_at_once):
+    segmenter = Segmenter(small_pretrained(), prompts_at_once=prompts_at_once)
+    segmenter.predict(picture, PHRASES)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        for number in (4, 5):
+            assert len(segmenter.predict(picture, ["grass"] * number).probs) == number
+    assert not [record.getMessage() for record in caplog.records if "ompil" in record.getMessage()]
+
+
 @pytest.fixture(scope="module")
 def batch():
     images = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
@@ -140,7 +151,7 @@ def test_wrong_shapes_and_types_are_refused(segmenter, images, tokens, message):
         segmenter.logits(images, tokens)
 
 
-@pytest.mark.parametrize("phrases", [[], ["dog", " "], "dog"])
+@pytest.mark.parametrize("phrases", [[], ["dog", " "], "dog", ["dog", "\u200b"], ["..."]])
 def test_missing_and_empty_phrases_are_refused(segmenter, picture, phrases):
     with pytest.raises(UserError, match="phrase"):
         segmenter.predict(picture, phrases)
@@ -175,7 +186,8 @@ def test_a_model_of_another_vocabulary_takes_no_phrases(picture):
 
 def test_a_model_directory_is_loaded(prediction, picture, tmp_path):
     save_pretrained(tmp_path / "model", small_pretrained())
-    loaded = Segmenter.from_pretrained(tmp_path / "model")
+    loaded = Segmenter.from_pretrained(tmp_path / "model", prompts_at_once=2)
+    assert loaded._prompts_at_once == 2
     assert loaded.input_size == small_pretrained().input_size
     assert loaded.architecture == small_pretrained().architecture
     np.testing.assert_allclose(loaded.predict(picture, PHRASES[:1]).probs, prediction.probs[:1], atol=1e-5)
@@ -194,3 +206,5 @@ def test_a_file_of_the_released_layout_is_loaded(batch, logits, tmp_path, suffix
 def test_a_missing_checkpoint_is_refused(tmp_path):
     with pytest.raises(UserError, match="no such checkpoint"):
         Segmenter.from_pretrained(tmp_path / "absent.pth")
+    with pytest.raises(UserError, match="path of the checkpoint is empty"):
+        Segmenter.from_pretrained("")

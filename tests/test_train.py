@@ -177,6 +177,14 @@ def test_an_interruption_changes_nothing(finished, resumed):
 
 
 @pytest.mark.slow
+def test_training_seconds_go_on_where_the_killed_run_was(resumed):
+    seconds = [line["train/seconds"] for line in entries(resumed[0], "train/")]
+    assert len(seconds) == STEPS
+    assert seconds == sorted(set(seconds))
+    assert read_json(resumed[0] / "summary.json")["training_seconds"] == pytest.approx(seconds[-1], abs=0.1)
+
+
+@pytest.mark.slow
 def test_a_resumed_run_has_each_evaluation_once(resumed):
     assert evaluated(resumed[0], "held_out") == evaluations()
     assert evaluated(resumed[0], "held_out_shuffled") == [STEPS]

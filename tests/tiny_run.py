@@ -116,7 +116,7 @@ def stop_at(line_start: str, number: int, arguments: list[str], cache: object = 
     return process.returncode, err
 
 
-CLOCK = {"images_per_s", "model_tflop_per_s", "data_s", "checkpoint_s", "compute_s"}
+CLOCK = {"images_per_s", "seconds", "model_tflop_per_s", "data_s", "checkpoint_s", "compute_s"}
 """What a run writes about each step that depends on the clock."""
 
 

@@ -4,14 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from random_models import random_tensors
 from tiny_run import ARCHITECTURE
 
+from unilseg_jax.interop.layout import model_entries
+from unilseg_jax.interop.torch_import import assemble
 from unilseg_jax.models.architecture import Architecture
 from unilseg_jax.training import checkpoint, sharding
 from unilseg_jax.training.checkpoint import Checkpointer
 from unilseg_jax.training.state import TrainState, init_state
 
-TINY = Architecture(**ARCHITECTURE)
+REDUCED = {"pre_fusion": False, "language_path": False, "vision_path": False}
+TINY = Architecture(**{**ARCHITECTURE, **REDUCED, "vocab_size": 5, "context_length": 14})
 ADAM = optax.adam(1e-3)
 
 
@@ -25,6 +29,12 @@ def tree(seed, width=3):
         "params": {"encoder": {"kernel": noise(2, width), "bias": noise(width)}, "scale": noise(4)},
         "batch_stats": {"norm": {"mean": noise(width), "var": noise(width) ** 2}},
     }
+
+
+def model_variables():
+    """Returns variables of the tiny model; `tree` is not one's, which Orbax does not mind."""
+    entries = model_entries(TINY)
+    return assemble(entries, random_tensors(entries))
 
 
 def some_state(seed, step, *, width=3, optimizer=ADAM) -> TrainState:

@@ -1,14 +1,16 @@
 """The config of a run: its keys with their defaults, and how a command reads one."""
 
 import math
+import traceback
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_dict import placeholder
 
 from unilseg_jax import shapes
+from unilseg_jax.config_check import check_keys, check_values
 from unilseg_jax.errors import UserError
-from unilseg_jax.models.architecture import BATCH_NORMS, REMATS, SWIN_SIZES, Architecture
+from unilseg_jax.models.architecture import SWIN_SIZES, Architecture
 
 
 def base_config() -> ConfigDict:
@@ -192,100 +194,28 @@ def architecture_of(config: ConfigDict) -> Architecture:
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses values that would fail late.
+    """Refuses keys that nothing reads and values that would fail late.
 
     Raises:
         UserError: names the key, its value and what is wanted.
     """
+    tables = {
+        "config.input.sources": lambda entry: training_source(_source_like(entry)),
+        "config.evals": lambda entry: evaluation(_source_like(entry.get("source"))),
+        "config.firewall.benchmarks": _source_like,
+    }
+    check_keys(config, base_config(), tables)
     architecture_of(config)
-    at_least_one = {
-        "steps": config.steps,
-        "input.batch_size": config.input.batch_size,
-        "input.prompts": config.input.prompts,
-        "input.size": config.input.size,
-        "input.hide_and_seek.grid": config.input.hide_and_seek.grid,
-        "mesh.fsdp": config.mesh.fsdp,
-        "optim.accumulate": config.optim.accumulate,
-        "log_every": config.log_every,
-        "checkpoint_every": config.checkpoint_every,
-        "checkpoints_kept": config.checkpoints_kept,
-    }
-    not_negative = {
-        "optim.warmup_steps": config.optim.warmup_steps,
-        "optim.clip_norm": config.optim.clip_norm,
-        "input.threads": config.input.threads,
-        "input.workers": config.input.workers,
-        "pictures": config.pictures,
-        "checkpoint_minutes": config.checkpoint_minutes,
-    }
-    # An entry may be a source as it is, without what `training_source` adds.
-    not_negative |= {
-        f"input.sources.{name}.weight": entry.get("weight", 0.0) for name, entry in config.input.sources.items()
-    }
-    for name, entry in config.evals.items():
-        at_least_one |= {f"evals.{name}.batch_size": entry.batch_size, f"evals.{name}.prompts": entry.prompts}
-        not_negative |= {f"evals.{name}.every": entry.every, f"evals.{name}.max_images": entry.max_images}
-        if not 0 < entry.threshold < 1:
-            raise UserError(f"config.evals.{name}.threshold = {entry.threshold} must be between 0 and 1")
-    for least, values in ((1, at_least_one), (0, not_negative)):
-        for key, value in values.items():
-            if value < least:
-                raise UserError(f"config.{key} = {value} must be at least {least}")
-    if config.optim.learning_rate <= 0:
-        raise UserError(f"config.optim.learning_rate = {config.optim.learning_rate} must be greater than 0")
-    if not 0 <= config.ema.decay < 1:
-        raise UserError(f"config.ema.decay = {config.ema.decay} must be at least 0 and less than 1")
-    _check_input(config.input)
-    _check_watch(config)
-    for name in config.firewall.benchmarks:
-        if name in config.evals:
-            raise UserError(f"config.firewall.benchmarks.{name} is named like an evaluation; give it another name")
-    _check_choices(config)
-    if config.init.model and (config.init.swin or config.init.clip):
-        raise UserError("config.init: give either model (a whole one) or swin and clip, not both")
+    check_values(config)
 
 
-def _check_choices(config: ConfigDict) -> None:
-    """Refuses words that are not among those to choose from."""
-    resizes = ("letterbox", "stretch")
-    choices = {
-        "dtype": (config.dtype, ("float32", "bfloat16")),
-        "batch_norm": (config.batch_norm, BATCH_NORMS),
-        "remat": (config.remat, REMATS),
-        "optim.schedule": (config.optim.schedule, ("step", "cosine")),
-        "firewall.mode": (config.firewall.mode, ("drop", "paper")),
-        "input.resize": (config.input.resize, resizes),
-    }
-    choices |= {f"evals.{name}.resize": (entry.resize, resizes) for name, entry in config.evals.items()}
-    for key, (value, wanted) in choices.items():
-        if value not in wanted:
-            raise UserError(f"config.{key} = {value!r} must be {' or '.join(map(repr, wanted))}")
-
-
-def _check_watch(config: ConfigDict) -> None:
-    """Refuses a metric that no evaluation has, steps that cannot be traced, a time that cannot be waited."""
-    if config.best_metric and config.best_metric.rpartition("/")[0] not in config.evals:
-        names = ", ".join(f"{name}/oiou" for name in config.evals)
-        raise UserError(f"config.best_metric = {config.best_metric!r} is of no evaluation; there are such as {names}")
-    steps = config.profile_steps
-    if steps and not (len(steps) == 2 and 1 <= steps[0] <= steps[1]):
-        raise UserError(f"config.profile_steps = {steps} must be a first and a last step, such as (10,12), or ()")
-    if config.distributed.timeout <= 0:
-        raise UserError(f"config.distributed.timeout = {config.distributed.timeout} s must be greater than 0")
-
-
-def _check_input(config: ConfigDict) -> None:
-    """Refuses what of `config.input` would fail late."""
-    if not config.sources:
-        raise UserError("config.input.sources is empty; name a data set to train on")
-    if config.size < shapes.MIN_SIDE:
-        raise UserError(f"config.input.size = {config.size} px must be at least {shapes.MIN_SIDE}")
-    shares = {"flip": config.flip, "hide_and_seek.probability": config.hide_and_seek.probability}
-    for key, value in shares.items():
-        if not 0 <= value <= 1:
-            raise UserError(f"config.input.{key} = {value} must be between 0 and 1")
-    if not 0 <= config.negatives < 1:
-        raise UserError(f"config.input.negatives = {config.negatives} must be at least 0 and less than 1")
+def _source_like(entry: object) -> ConfigDict:
+    """Returns a source with the keys that an entry's must have; whether there is one of its name is seen later."""
+    if isinstance(entry, ConfigDict) and (
+        entry.get("name") == "scenes" or ("num_scenes" in entry and "data_dir" not in entry)
+    ):
+        return scenes_source(num_scenes=1, seed=0, size=shapes.MIN_SIDE)
+    return dataset_source("", data_dir="", split="")
 
 
 def parse_flags(argv: Sequence[str]) -> tuple[ConfigDict, str]:
@@ -309,24 +239,15 @@ def parse_flags(argv: Sequence[str]) -> tuple[ConfigDict, str]:
     try:
         rest = values(argv)[1:]
         config = values.config
+        # What stands for a file that was not found raises at its first use: here.
+        if values["config"].present and not hasattr(config, "lock"):
+            raise TypeError(f"get_config() returned {config!r}; wanted is base_config() with changes")
         if config is not None:
-            config.lock()  # what stands for a file that was not found raises at its first use: here
-    except (
-        flags.Error,
-        OSError,
-        SyntaxError,
-        ImportError,
-        LookupError,
-        AttributeError,
-        TypeError,
-        ValueError,
-    ) as error:
-        # The libraries wrap one error in another, and a KeyError shows its text quoted.
-        while error.args and isinstance(error.args[0], Exception):
-            error = error.args[0]
-        text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+            config.lock()
+    except Exception as error:  # a config file is a program
         raise UserError(
-            f"bad flag, config file or key: {text}; the keys stand in unilseg_jax/config.py, the files in configs/"
+            f"bad flag, config file or key: {_reason(error, argv)}; the keys stand in unilseg_jax/config.py, "
+            "the files in configs/"
         ) from None
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; wanted --config FILE --workdir DIR [--config.key=value …]")
@@ -335,3 +256,19 @@ def parse_flags(argv: Sequence[str]) -> tuple[ConfigDict, str]:
         raise UserError(f"{missing} is missing; wanted --config FILE --workdir DIR [--config.key=value …]")
     check(config)
     return config, values.workdir
+
+
+def _reason(error: BaseException, argv: Sequence[str]) -> str:
+    """Returns one line about an error of flags or of a config file, with the file's line that raised it."""
+    # The libraries wrap one error in another, at worst as the text of its whole traceback; a KeyError quotes its text.
+    while "Traceback (most recent call last)" in str(error) and error.__context__ is not None:
+        error = error.__context__
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [frame for frame in frames if any(frame.filename in argument for argument in argv)]
+    if not places:
+        return text
+    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    return f"{places[-1].filename}, line {places[-1].lineno}: {kind}{text}"

@@ -5,9 +5,26 @@ Usage: python -m unilseg_jax.convert --input FILE --output DIR
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unilseg_jax.command_line import OneLineParser, positive_int
-from unilseg_jax.errors import UserError, checked_file, run_command
+from unilseg_jax.errors import checked_file, run_command
+
+if TYPE_CHECKING:  # main imports it once the arguments were checked: it takes long
+    from unilseg_jax.interop.pretrained import Pretrained
+
+_LIKE_RELEASED = (
+    "window_size",
+    "text_width",
+    "text_layers",
+    "sentence_width",
+    "vocab_size",
+    "context_length",
+    "query_width",
+    "query_layers",
+    "ffn_width",
+)
+"""Sizes that are alike whichever published Swin the model has."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,24 +44,44 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     checked_file(arguments.input, "checkpoint")
     output = Path(arguments.output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"output {str(output)!r} exists and is not empty; name a new directory")
 
+    from unilseg_jax.interop.output import check_new_folder
+    from unilseg_jax.interop.pretrained import check_input_size
     from unilseg_jax.interop.torch_import import read_released
     from unilseg_jax.training.checkpoint import save_pretrained
 
+    check_new_folder(output)
+    if arguments.input_size:
+        check_input_size(arguments.input_size, "--input-size")
     pretrained, notes = read_released(arguments.input, word_len=arguments.word_len, input_size=arguments.input_size)
     for note in notes:
         print(f"note: {note}")
-    try:
-        save_pretrained(output, pretrained)
-    except OSError as error:
-        raise UserError(f"cannot write {str(output)!r}: {error.strerror or error}") from error
-    sizes = pretrained.architecture
-    print(
-        f"wrote {output}: Swin of {sizes.embed_dim} channels and {'-'.join(map(str, sizes.depths))} blocks, "
-        f"{sizes.query_layers} query layers, phrases of {sizes.word_len} tokens, {pretrained.input_size} px"
-    )
+    save_pretrained(output, pretrained)
+    for line in _described(pretrained):
+        print(line)
+    print(f"wrote {output}")
+
+
+def _described(pretrained: "Pretrained") -> list[str]:
+    """Returns every size that was read off the file, and where it is not a published one: a cut file shows there."""
+    from unilseg_jax.models.architecture import SWIN_SIZES, Architecture
+
+    sizes, released = pretrained.architecture, Architecture()
+    blocks, heads = ("-".join(map(str, numbers)) for numbers in (sizes.depths, sizes.num_heads))
+    lines = [
+        f"Swin: {sizes.embed_dim} channels, {blocks} blocks, {heads} heads, windows of {sizes.window_size} cells",
+        f"text: {sizes.text_layers} layers of width {sizes.text_width}, sentences of width {sizes.sentence_width}, "
+        f"{sizes.vocab_size} tokens, {sizes.context_length} positions",
+        f"language path: {sizes.query_layers} layers of width {sizes.query_width}, {sizes.ffn_width} hidden units",
+        f"input: {pretrained.input_size} px, phrases of {sizes.word_len} tokens",
+    ]
+    if not any(all(getattr(sizes, name) == value for name, value in swin.items()) for swin in SWIN_SIZES.values()):
+        lines.append(f"note: no published Swin has {sizes.embed_dim} channels, {blocks} blocks and {heads} heads")
+    for name in _LIKE_RELEASED:
+        found, wanted = getattr(sizes, name), getattr(released, name)
+        if found != wanted:
+            lines.append(f"note: {name} is {found}, in the released model {wanted}")
+    return lines
 
 
 if __name__ == "__main__":

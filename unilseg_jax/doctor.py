@@ -8,8 +8,10 @@ Exit code 1 says that a prepared data set is damaged or a needed package is miss
 
 import argparse
 import importlib.metadata
+import io
 import os
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +21,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from unilseg_jax.command_line import OneLineParser, positive_int
@@ -26,8 +29,10 @@ from unilseg_jax.errors import UserError, run_command
 from unilseg_jax.input_pipeline import contact_sheet
 from unilseg_jax.input_pipeline.catalogue import builder_names, load_builder
 from unilseg_jax.input_pipeline.conversion import SplitCounts
-from unilseg_jax.input_pipeline.inspection import SetState, inspect_sets, missing_of
-from unilseg_jax.input_pipeline.sources import find_set, open_source
+from unilseg_jax.input_pipeline.inspection import SetState, inspect_sets
+from unilseg_jax.input_pipeline.prepared import find_set, split_sizes
+from unilseg_jax.input_pipeline.raw_files import shown_name
+from unilseg_jax.input_pipeline.sources import open_source
 from unilseg_jax.input_pipeline.triplet import SCHEMA_VERSION
 from unilseg_jax.version import __version__
 
@@ -44,11 +49,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         SystemExit: code 1, something is broken.
     """
     arguments = _arguments(argv)
+    console = _console()
     data_dir = _folder(arguments.data, "--data is the folder that prepare was given as --out")
     if arguments.preview is not None:
         preview(arguments.preview, data_dir, arguments.count, arguments.output)
         return
-    console = Console(file=sys.stdout)
     sound = show_installation(console, data_dir)
     raw_folders = []
     if arguments.raw is not None:
@@ -105,7 +110,7 @@ def show_sets(console: Console, data_dir: Path, raw_folders: Sequence[Path]) -> 
         # The name stands above its configurations, so that the table fits a narrow terminal.
         table.add_row(f"[bold]{name}[/]")
         for state in configs:
-            raw = [state.raw.name if state.raw else "-"] if raw_folders else []
+            raw = [escape(shown_name(state.raw)) if state.raw else "-"] if raw_folders else []
             table.add_row(f"  {state.config}", *raw, *_cells(state))
     console.print(table)
     _show_lists(console, data_dir, builders, states)
@@ -116,44 +121,46 @@ def _show_lists(
     console: Console, data_dir: Path, builders: Mapping[str, Any], states: Mapping[str, Sequence[SetState]]
 ) -> None:
     """Prints what is wrong, what is missing and what to do about it."""
-    every_state = [state for configs in states.values() for state in configs]
-    _say(console, "damaged; prepare them again with --overwrite:", (s.damage for s in every_state if s.damage))
+    every = [state for configs in states.values() for state in configs]
+    _say(console, "damaged; prepare them again with --overwrite:", (state.damage for state in every if state.damage))
     _say(
         console,
         "not as published:",
-        (f"{state.name}/{state.config} {line}" for state in every_state if state.usable for line in state.off),
+        (f"{state.name}/{state.config} {line}" for state in every if state.usable for line in state.off),
     )
     _say(
         console,
         "without an index, which is made when they are first trained on:",
-        (
-            f"{state.name}/{state.config}: {', '.join(state.without_index)}"
-            for state in every_state
-            if state.without_index
-        ),
+        (f"{state.name}/{state.config}: {', '.join(state.without_index)}" for state in every if state.without_index),
     )
     _say(
         console,
         "left by a conversion that was interrupted or refused:",
-        (str(path) for state in every_state for path in state.left_over),
+        (str(path) for state in every for path in state.left_over),
     )
     _say(
         console,
         "there, but not prepared:",
         (
-            f"python -m unilseg_jax.prepare {state.name} --config {state.config} --raw {state.raw} --out {data_dir}"
-            for state in every_state
-            if state.raw and not state.usable
+            f"python -m unilseg_jax.prepare {state.name} --config {state.config} --raw {_quoted(state.raw)} "
+            f"--out {_quoted(data_dir)}"
+            for state in every
+            if state.raw and state.convertible
         ),
     )
     _say(
         console,
-        "to fetch (see data/NAME/README.md):",
+        "there, but without pictures; put them into one of these folders, or name theirs with prepare's --pictures:",
         (
-            f"{missing}: {builders[name].wanted_files()}; from {builders[name].HOMEPAGE}"
-            for name, configs in states.items()
-            if (missing := missing_of(configs))
+            f"{state.name}/{state.config} in {_quoted(state.raw)}: {', '.join(state.pictures_wanted)}"
+            for state in every
+            if state.raw and state.pictures_wanted and not state.usable
         ),
+    )
+    _say(
+        console,
+        "to fetch (how it must lie: data/NAME/README.md):",
+        (f"{', '.join(state.missing)}: {state.fetch}" for state in every if state.missing),
     )
     _say(console, "licences:", (f"{name}: {builder.LICENCE}" for name, builder in builders.items()))
 
@@ -176,9 +183,7 @@ def preview(wanted: str, data_dir: Path, count: int, output: str | None) -> Path
     name, _, split = wanted.partition(":")
     directory = find_set(name, data_dir)
     if not split:
-        import tensorflow_datasets as tfds
-
-        splits = list(tfds.builder_from_directory(os.fspath(directory)).info.splits)
+        splits = list(split_sizes(directory))
         split = "train" if "train" in splits else splits[0]
     source = open_source(name, data_dir=data_dir, split=split)
     set_name = "_".join(dict.fromkeys(directory.relative_to(data_dir).parts[:-1]))
@@ -220,6 +225,17 @@ def _say(console: Console, heading: str, lines: Iterable[str]) -> None:
         console.print(f"\n[bold]{heading}[/]")
         for line in lines:
             console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _console() -> Console:
+    """Opens the console so that no name can make it fail: what the encoding lacks is printed as an escape."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    return Console(file=sys.stdout, emoji=False)
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def _requirements() -> list[tuple[Requirement, str]]:

@@ -27,11 +27,29 @@ EXIT_CODES = {
 }
 """How a command ends by the error that it ended with; all others are ours, with a traceback."""
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ADVICE = {
+    errno.ENAMETOOLONG: "use a shorter one",
+    errno.EACCES: "allow the access or name another path",
+    errno.EPERM: "allow the access or name another path",
+    errno.EROFS: "name another path",
+    errno.ENOSPC: "make room or name another path",
+    errno.EDQUOT: "make room or name another path",
+    errno.EFBIG: "raise the limit (ulimit -f) or name another path",
+}
+
+
+def reason_of(error: OSError) -> str:
+    """Returns what the system says, and what to do about it."""
+    said = " ".join((error.strerror or str(error)).split())
+    return f"{said}; {_ADVICE.get(error.errno or 0, 'check the path')}"
 
 
 def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
     """Runs a command's `main`; an error of `EXIT_CODES`, or a full disk, becomes one line on stderr and its code.
+
+    An `OSError` that names a file is the user's to mend as well, with code 2, wherever it comes from: a folder that
+    may not be entered and a name that is too long make even the question whether there is such a file fail.
 
     Args:
         main: takes the arguments after the program's name (None: those of the process).
@@ -44,10 +62,12 @@ def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str
         print(f"stopped: {error}" if isinstance(error, StoppedBySignal) else f"error: {error}", file=sys.stderr)
         raise SystemExit(code) from None
     except OSError as error:
-        if error.errno not in _DISK_FULL:
+        full, named = error.errno in _DISK_FULL, isinstance(error.filename, str | bytes | os.PathLike)
+        if not full and not (named and error.strerror):
             raise
-        print(f"error: {error}; make room and start the same command again", file=sys.stderr)
-        raise SystemExit(EXIT_CODES[ExternalError]) from None
+        place = f"{os.fspath(error.filename)!r}: " if named else ""
+        print(f"error: {place}{reason_of(error)}", file=sys.stderr)
+        raise SystemExit(EXIT_CODES[ExternalError] if full else EXIT_CODES[UserError]) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
@@ -61,11 +81,15 @@ def checked_file(path: str | os.PathLike, what: str) -> Path:
         what: what the file is, for the message ("image", "checkpoint").
 
     Raises:
-        UserError: there is no such file, or it is a folder.
+        UserError: there is no such file, it cannot be looked at, or it is a folder.
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        exists, is_folder = path.exists(), path.is_dir()
+    except OSError as error:
+        raise UserError(f"cannot read {what} {str(path)!r}: {reason_of(error)}") from error
+    if not exists:
         raise UserError(f"no such {what}: {str(path)!r}; check the path")
-    if path.is_dir():
+    if is_folder:
         raise UserError(f"{str(path)!r} is a folder, a file is wanted as {what}")
     return path

@@ -28,15 +28,17 @@ from rich.table import Table
 from unilseg_jax.command_line import OneLineParser
 from unilseg_jax.errors import UserError, run_command
 from unilseg_jax.input_pipeline.images import read_image
+from unilseg_jax.input_pipeline.phrases import check_phrase
 from unilseg_jax.ops.masks import mask_to_rle
 from unilseg_jax.ops.overlay import draw_overlay
-from unilseg_jax.text.tokenizer import PhraseCutWarning, encode, kept_text
+from unilseg_jax.text.tokenizer import PhraseCutWarning, kept_text
 
 if TYPE_CHECKING:  # main imports it once everything else was checked: it brings JAX
     from unilseg_jax.segmenter import Segmenter
 
 RESULTS_FILE = "predictions.json"
 _NAME_LENGTH = 60
+_TEMPORARY = ".predict-"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -72,12 +74,15 @@ def _parser() -> OneLineParser:
     parser.add_argument(
         "--checkpoint",
         required=True,
+        type=_path,
         metavar="C",
         help="a .pth or .safetensors file, the directory of a training run, or what convert wrote",
     )
-    parser.add_argument("--image", required=True, action="append", metavar="I", help="a picture; repeatable")
+    parser.add_argument(
+        "--image", required=True, type=_path, action="append", metavar="I", help="a picture; repeatable"
+    )
     parser.add_argument("--phrase", required=True, action="append", metavar="P", help="a phrase; repeatable")
-    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write to")
+    parser.add_argument("--output", required=True, type=_path, metavar="DIR", help="the folder to write to")
     parser.add_argument(
         "--resize",
         choices=("letterbox", "stretch"),
@@ -93,6 +98,13 @@ def _parser() -> OneLineParser:
     return parser
 
 
+def _path(text: str) -> str:
+    """Returns a path, which an empty text is not; `Path` would take it for the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty, a file or folder is wanted")
+    return text
+
+
 def _threshold(text: str) -> float:
     """Returns a number strictly between 0 and 1."""
     with contextlib.suppress(ValueError):
@@ -104,15 +116,29 @@ def _threshold(text: str) -> float:
 def _check(arguments: argparse.Namespace) -> None:
     """Refuses what would fail later, and makes the output folder."""
     for phrase in arguments.phrase:
-        encode(phrase)
+        check_phrase(phrase)
     if not Path(arguments.checkpoint).exists():
         raise UserError(f"no such checkpoint: {arguments.checkpoint!r}; check the path")
     for path in arguments.image:
         read_image(path)
+    _make_folder(Path(arguments.output))
+
+
+def _make_folder(output: Path) -> None:
+    """Makes the output folder and tries whether it takes files."""
     try:
-        Path(arguments.output).mkdir(parents=True, exist_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {arguments.output!r}: {error.strerror or error}") from None
+        raise UserError(f"cannot make the folder {str(output)!r}: {error.strerror or error}") from None
+    try:
+        with tempfile.TemporaryDirectory(dir=output, prefix=_TEMPORARY) as folder:
+            (Path(folder) / "trial").touch()
+    except OSError as error:
+        raise UserError(
+            f"cannot write into the folder {str(output)!r}: {error.strerror or error}; name another one"
+        ) from None
+    if (output / RESULTS_FILE).is_dir():
+        raise UserError(f"{str(output / RESULTS_FILE)!r} is a folder, the results shall be written there; remove it")
 
 
 def _warn_of_cut_phrases(phrases: Sequence[str], word_len: int) -> None:
@@ -205,7 +231,7 @@ def _same(first: Path, second: Path) -> bool:
 def _replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path that takes the place of `path` when the block ends well."""
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".predict-") as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=_TEMPORARY) as folder:
             temporary = Path(folder) / path.name
             yield temporary
             os.replace(temporary, path)
@@ -218,20 +244,25 @@ def _write_picture(path: Path, picture: UInt8[np.ndarray, "h w *c"]) -> None:
         Image.fromarray(picture).save(temporary)
 
 
+def _printable(name: str) -> str:
+    """Returns a name of a file with question marks for bytes that are not UTF-8."""
+    return name.encode("utf-8", "replace").decode()
+
+
 def _print_table(entries: list[dict], output: Path) -> None:
     """Prints one row per picture and phrase."""
     table = Table("image", "phrase", "mask px", "confidence")
     for entry in entries:
         confidence = entry["mean_confidence"]
         table.add_row(
-            escape(Path(entry["image"]).name),
+            escape(_printable(Path(entry["image"]).name)),
             escape(entry["phrase_read"]),
             str(entry["area"]),
             "nothing found" if confidence is None else f"{confidence:.3f}",
         )
     console = Console()
     console.print(table)
-    console.print(f"written to {output}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"written to {_printable(str(output))}", markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -9,69 +9,92 @@ import contextlib
 import functools
 import io
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from unilseg_jax.command_line import OneLineParser, positive_int
 from unilseg_jax.errors import UserError, run_command
 from unilseg_jax.input_pipeline.builder import MAX_SKIPPED, TripletBuilder
 from unilseg_jax.input_pipeline.catalogue import load_builder, load_stand_in
-from unilseg_jax.input_pipeline.conversion import (
-    QUARANTINE_FILE,
-    Conversion,
-    SplitCounts,
-    differences,
-    read_report,
-    recover,
-    set_aside,
-)
+from unilseg_jax.input_pipeline.conversion import Conversion
+from unilseg_jax.input_pipeline.conversion_report import progress, say, show_report, shown
 from unilseg_jax.input_pipeline.engines import ENGINES
+from unilseg_jax.input_pipeline.output_folder import LOCK_FILE, locked, one_line_errors, recover, set_aside
 from unilseg_jax.input_pipeline.sharded import Job, converted_shards
 
 
+@one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Converts the configurations that were asked for, or all that the raw folder holds.
 
     Raises:
-        UserError: a folder, file or name is missing or wrong.
+        UserError: a folder, file or name is missing or wrong; of several configurations, a line for each that was
+            refused, once the others are converted.
     """
     arguments = _arguments(argv)
     raw, out = Path(arguments.raw), Path(arguments.out) if arguments.out else None
     console = Console(file=sys.stdout)
     builder_class = load_builder(arguments.name)
+    if out is not None:
+        _check_out(out, arguments.workers)
     if arguments.synthetic is not None:
         _write_stand_in(arguments.name, raw, arguments.synthetic)
-        console.print(f"a stand-in of {arguments.name} is written to {raw}", soft_wrap=True, highlight=False)
+        say(console, f"a stand-in of {arguments.name} is written to {shown(raw)}")
         if out is None:
             return
     if out is None:
         raise UserError("--out is missing: the folder of all prepared data sets (only --synthetic goes without it)")
     if not raw.is_dir():
         raise UserError(f"no such folder: {str(raw)!r}; --raw is the folder with the downloaded files")
+    configs, refused = _wanted_configs(builder_class, raw, arguments), {}
+    out.mkdir(parents=True, exist_ok=True)
+    for config in configs:
+        try:
+            directory = convert(
+                builder_class,
+                config,
+                raw,
+                out,
+                console,
+                pictures=_real(Path(arguments.pictures)) if arguments.pictures else None,
+                overwrite=arguments.overwrite,
+                max_skipped=arguments.max_skipped,
+                workers=arguments.workers,
+                engine=arguments.engine,
+                shard_items=arguments.shard_items,
+            )
+            show_report(console, f"{arguments.name}/{config}", directory)
+        except UserError as error:
+            refused[config] = str(error)
+    if len(configs) == 1 and refused:
+        raise UserError(refused[configs[0]])
+    if refused:
+        lines = (f"{arguments.name}/{config}: {reason}" for config, reason in refused.items())
+        raise UserError("\nerror: ".join(lines))
+
+
+def _check_out(out: Path, workers: int | None) -> None:
+    """Refuses a folder that ArrayRecord could not write to."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{str(out)!r} is a file, a folder is wanted for --out")
-    for config in _wanted_configs(builder_class, raw, arguments):
-        directory = convert(
-            builder_class,
-            config,
-            raw,
-            out,
-            console,
-            pictures=Path(arguments.pictures).resolve() if arguments.pictures else None,
-            overwrite=arguments.overwrite,
-            max_skipped=arguments.max_skipped,
-            workers=arguments.workers,
-            engine=arguments.engine,
-            shard_items=arguments.shard_items,
+    # With workers, the place that a link leads to counts.
+    named = _real(out) if workers else out
+    if shown(named) != str(named):
+        raise UserError(
+            f"--out is {shown(named)!r}, which is not UTF-8; ArrayRecord wants a name that is, so choose another"
         )
-        show_report(console, f"{arguments.name}/{config}", directory)
+
+
+def _real(path: Path) -> Path:
+    """Returns an absolute path, as the workers need it."""
+    # Not `Path.resolve`, for which a link that leads to itself is a RuntimeError.
+    return Path(os.path.realpath(path))
 
 
 def _write_stand_in(name: str, raw: Path, count: int) -> None:
@@ -80,7 +103,13 @@ def _write_stand_in(name: str, raw: Path, count: int) -> None:
     if raw.exists() and (not raw.is_dir() or any(raw.iterdir())):
         raise UserError(f"{str(raw)!r} is there and is no empty folder; a stand-in is not mixed with other files")
     raw.mkdir(parents=True, exist_ok=True)
-    stand_in.write(raw, count)
+    try:
+        stand_in.write(raw, count)
+    except BaseException:
+        # The folder was empty, and half of a set would pass for a whole one.
+        for path in raw.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
 
 
 def _wanted_configs(builder_class: type, raw: Path, arguments: argparse.Namespace) -> list[str]:
@@ -101,6 +130,7 @@ def _wanted_configs(builder_class: type, raw: Path, arguments: argparse.Namespac
     return configs
 
 
+@one_line_errors()
 def convert(
     builder_class: type,
     config: str,
@@ -132,32 +162,29 @@ def convert(
 
     Returns:
         The folder of the prepared data set; until all is written it has another name.
+
+    Raises:
+        UserError: it cannot be converted or written, or another process does so.
     """
     directory = Path(builder_class(data_dir=os.fspath(out), config=config).data_dir)
-    if recovered := recover(directory):
-        console.print(recovered, soft_wrap=True)
-    if directory.exists() and not overwrite:
-        console.print(f"already prepared: {directory} (--overwrite converts it again)", soft_wrap=True)
-        return directory
-    # With workers, what is unfinished is not left over: they go on with it.
-    for left in directory.parent.glob(f"incomplete.*_{directory.name}" if workers else f"*_{directory.name}"):
-        # It may also belong to a conversion that runs now, so it is not deleted here.
-        console.print(f"an interrupted conversion left {left}; delete it if none is running", soft_wrap=True)
-    if max_skipped is None:
-        max_skipped = builder_class.max_skipped
-    with _progress(console, f"{builder_class.name}/{config}") as show, contextlib.ExitStack() as shards:
-        gather = None
+    work = _real(directory.with_name(f"unfinished_{directory.name}"))
+    max_skipped = builder_class.max_skipped if max_skipped is None else max_skipped
+    with contextlib.ExitStack() as held:
+        # What is prepared may lie where nothing can be written.
+        if overwrite or not directory.exists():
+            held.enter_context(locked(work))
+        if recovered := recover(directory):
+            say(console, recovered)
+        if directory.exists() and not overwrite:
+            say(console, f"already prepared: {directory} (--overwrite converts it again)")
+            return directory
+        _name_left_over(console, directory, work, workers)
+        show, gather = held.enter_context(progress(console, f"{builder_class.name}/{config}")), None
         if workers:
-            job = Job(
-                name=builder_class.name,
-                config=config,
-                raw=raw.resolve(),
-                out=out.resolve(),
-                pictures=pictures,
-                shard_items=shard_items,
-            )
+            folders = {"raw": _real(raw), "out": _real(out), "pictures": pictures}
+            job = Job(name=builder_class.name, config=config, shard_items=shard_items, **folders)
             on_shard = functools.partial(show, "shards")
-            gather = shards.enter_context(converted_shards(job, ENGINES[engine], workers, on_shard, max_skipped))
+            gather = held.enter_context(converted_shards(job, work, ENGINES[engine], workers, on_shard, max_skipped))
         with set_aside(directory):
             builder = builder_class(data_dir=os.fspath(out), config=config)
             builder.conversion = Conversion(on_picture=show)
@@ -167,19 +194,13 @@ def convert(
     return directory
 
 
-@contextlib.contextmanager
-def _progress(console: Console, title: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Shows a bar for each part of a conversion that is reported, as part, number done and number in all."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bars: dict[str, TaskID] = {}
-    with Progress(*columns, console=console) as progress:
-
-        def show(part: str, done: int, total: int) -> None:
-            if part not in bars:
-                bars[part] = progress.add_task(f"{title} {part}", total=total)
-            progress.update(bars[part], completed=done)
-
-        yield show
+def _name_left_over(console: Console, directory: Path, work: Path, workers: int | None) -> None:
+    """Says what interrupted conversions left beside the place of a data set."""
+    # With workers, what is unfinished is not left over: they go on with it.
+    unfinished = [work] if not workers and os.listdir(work) != [LOCK_FILE] else []
+    for left in (*directory.parent.glob(f"incomplete.*_{directory.name}"), *unfinished):
+        # Where no locks are known, it may belong to a conversion that runs now, so it is not deleted here.
+        say(console, f"an interrupted conversion left {left}; delete it if none is running")
 
 
 def _run(builder: TripletBuilder, raw: Path) -> None:
@@ -195,36 +216,6 @@ def _run(builder: TripletBuilder, raw: Path) -> None:
             download_config=tfds.download.DownloadConfig(manual_dir=os.fspath(raw)),
             file_format="array_record",
         )
-
-
-def show_report(console: Console, title: str, directory: Path) -> None:
-    """Prints the closing table, what is off from the published counts, and where the skipped are listed."""
-    counts, published = read_report(directory)
-    table = Table("split", title=title, title_justify="left")
-    for heading in ("pictures", "objects", "phrases", "published", "skipped"):
-        table.add_column(heading, justify="right")
-    for split in dict.fromkeys([*published, *counts]):
-        found, wanted = counts.get(split, SplitCounts()), published.get(split)
-        table.add_row(
-            split or "(none)",
-            *(f"{size:,}" for size in (found.pictures, found.objects, found.phrases)),
-            " / ".join(_shown(size) for size in (wanted.pictures, wanted.objects, wanted.phrases)) if wanted else "-",
-            f"{found.skipped:,}",
-        )
-    console.print(table)
-    off = differences(counts, published)
-    if published and not off:
-        console.print("complete: every count is as published")
-    elif off:
-        lines = "\n".join(f"  {line}" for line in off)
-        console.print(f"warning: the set is not as published:\n{lines}", style="yellow", highlight=False)
-    if sum(found.skipped for found in counts.values()):
-        console.print(f"skipped, with reasons: {directory / QUARANTINE_FILE}", soft_wrap=True, highlight=False)
-    console.print(f"written to {directory}", soft_wrap=True, highlight=False)
-
-
-def _shown(size: int | None) -> str:
-    return "?" if size is None else f"{size:,}"
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

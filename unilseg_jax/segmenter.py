@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 from unilseg_jax import shapes
 from unilseg_jax.errors import UserError, checked_file
 from unilseg_jax.input_pipeline.images import ImageSource, read_image
+from unilseg_jax.input_pipeline.phrases import check_phrase
 from unilseg_jax.interop.pretrained import Pretrained
 from unilseg_jax.models.unilseg import UniLSeg
 from unilseg_jax.ops import geometry
@@ -102,7 +103,12 @@ class Segmenter:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | os.PathLike, *, input_size: int | None = None, dtype: str = "float32"
+        cls,
+        path: str | os.PathLike,
+        *,
+        input_size: int | None = None,
+        dtype: str = "float32",
+        prompts_at_once: int | None = None,
     ) -> "Segmenter":
         """Loads a model.
 
@@ -111,10 +117,13 @@ class Segmenter:
                 or of a converted model.
             input_size: side of the square network input in pixels; None takes the one of the training.
             dtype: of matrix products and convolutions: "float32" or "bfloat16".
+            prompts_at_once: how many prompts are decoded together, fewer in less memory; None chooses.
 
         Raises:
             UserError: there is no such path, or it holds no such model.
         """
+        if not os.fspath(path):
+            raise UserError("the path of the checkpoint is empty; name a file or folder")
         # Imported here: Orbax is slow to import and not needed to read a file.
         if Path(path).is_dir():
             from unilseg_jax.training.checkpoint import load_pretrained
@@ -124,7 +133,7 @@ class Segmenter:
             from unilseg_jax.interop.torch_import import load_released
 
             pretrained = load_released(checked_file(path, "checkpoint"))
-        return cls(pretrained, input_size=input_size, dtype=dtype)
+        return cls(pretrained, input_size=input_size, dtype=dtype, prompts_at_once=prompts_at_once)
 
     def predict(
         self,
@@ -143,7 +152,7 @@ class Segmenter:
             threshold: the cut between 0 and 1; None takes the one that goes with `resize`.
 
         Raises:
-            UserError: the picture cannot be read, a phrase is empty, or an option is not possible.
+            UserError: the picture cannot be read, a phrase has no words, or an option is not possible.
         """
         # All that can be wrong comes before the long part.
         _check_threshold(threshold)
@@ -176,7 +185,7 @@ class Segmenter:
             threshold: the cut between 0 and 1; None takes the one that goes with the way of resizing.
 
         Raises:
-            UserError: a phrase is empty, or the threshold is not possible.
+            UserError: a phrase has no words, or the threshold is not possible.
         """
         _check_threshold(threshold)
         return self._segment(encoded, phrases, self.tokens(phrases), threshold)
@@ -191,17 +200,18 @@ class Segmenter:
         """Does what `segment` does, for arguments that were checked."""
         resize = geometry.RESIZES[encoded.resize]
         threshold = resize.threshold if threshold is None else threshold
-        logits = self._decoded(encoded.maps, tokens[None])[0]
-        # One by one, since the number of phrases is free and each number would be compiled.
-        square = np.concatenate([np.asarray(_upsample(each[None], self.input_size)) for each in logits])
-        probs = np.clip(resize.from_square(square, encoded.original_size), 0, 1)
+        parts = [_upsample(part, self.input_size) for part in self._decoded(encoded.maps, tokens[None])]
+        # Joined by NumPy, since the number of phrases is free and each number would be compiled.
+        square = np.concatenate([np.asarray(part)[0] for part in parts])[: len(tokens)]
+        probs = resize.from_square(square, encoded.original_size)
+        probs = np.clip(probs, 0, 1, out=probs)
         return Prediction(probs=probs, masks=probs > threshold, phrases=tuple(phrases), threshold=float(threshold))
 
     def tokens(self, phrases: Sequence[str]) -> Int[np.ndarray, "p l"]:
         """Returns the ids of phrases as this model takes them.
 
         Raises:
-            UserError: there is no phrase, one is empty, or the model has another vocabulary.
+            UserError: there is no phrase, one has no words, or the model has another vocabulary.
         """
         if isinstance(phrases, str) or not len(phrases):
             raise UserError(f"phrases = {phrases!r}; a list of at least one text is wanted")
@@ -210,6 +220,8 @@ class Segmenter:
                 f"the model has a vocabulary of {self.architecture.vocab_size} tokens, CLIP's has {END + 1}; "
                 "call logits() with its own tokens"
             )
+        for phrase in phrases:
+            check_phrase(phrase)
         return tokenize(phrases, self.architecture.word_len)
 
     def logits(
@@ -229,21 +241,21 @@ class Segmenter:
         single = tokens.ndim == 2
         tokens = np.asarray(tokens, np.int32)
         maps = _encode(self._model, self._variables, jnp.asarray(images, jnp.float32))
-        logits = self._decoded(maps, tokens[:, None] if single else tokens)
-        return logits[:, 0] if single else logits
+        parts = self._decoded(maps, tokens[:, None] if single else tokens)
+        logits = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
+        return logits[:, 0] if single else logits[:, : tokens.shape[1]]
 
     def _decoded(
         self, maps: list[Float[Array, "b _h _w _c"]], tokens: Int[np.ndarray, "b p l"]
-    ) -> Float[Array, "b p h w"]:
-        """Decodes prompts some at a time, so that memory does not grow with their number."""
+    ) -> list[Float[Array, "b _p h w"]]:
+        """Returns mask logits of some prompts at a time, so that memory does not grow; surplus ones come last."""
         prompts = tokens.shape[1]
         # A power of two, so that few sizes are compiled; surplus places repeat the last prompt.
         at_once = min(self._prompts_at_once, 1 << (prompts - 1).bit_length())
         surplus = -prompts % at_once
         tokens = np.concatenate([tokens, np.repeat(tokens[:, -1:], surplus, axis=1)], axis=1)
         parts = np.split(tokens, tokens.shape[1] // at_once, axis=1)
-        logits = [_decode(self._model, self._variables, maps, part) for part in parts]
-        return jnp.concatenate(logits, axis=1)[:, :prompts]
+        return [_decode(self._model, self._variables, maps, part) for part in parts]
 
     def _check_batch(self, images: np.ndarray | Array, tokens: np.ndarray | Array) -> None:
         """Refuses what `logits` cannot take."""
@@ -284,5 +296,5 @@ def _decode(model: UniLSeg, variables: dict, maps: list, tokens: Int[Array, "b p
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _upsample(logits: Float[Array, "p h w"], size: int) -> Float[Array, "p {size} {size}"]:
+def _upsample(logits: Float[Array, "b p h w"], size: int) -> Float[Array, "b p {size} {size}"]:
     return jax.nn.sigmoid(resize_align_corners(logits, (size, size)))

@@ -62,7 +62,7 @@ def train(config, workdir: str) -> dict:
     from unilseg_jax.training.signals import StopRequest
     from unilseg_jax.training.state import init_state, init_variables
     from unilseg_jax.training.step import make_train_step
-    from unilseg_jax.training.writer import MetricWriter, ProgressLine
+    from unilseg_jax.training.writer import SECONDS, MetricWriter, ProgressLine
 
     # ---- Processes, data, and everything that may be wrong with the config -------------------------------
     started = time.perf_counter()
@@ -73,10 +73,10 @@ def train(config, workdir: str) -> dict:
     speaks = jax.process_index() == 0
     say = print if speaks else lambda *_, **__: None
     architecture = architecture_of(config)
-    start.check_given(**config.init)
+    init, goes_on = start.weights_of_run(directory, config.init.to_dict(), say)
     mesh = sharding.make_mesh(config.input.batch_size, config.mesh.fsdp, config.optim.accumulate)
     evaluators = make_evaluators(config.evals, size=config.input.size, word_len=architecture.word_len)
-    of_first_weights = leakage_files.of_first_weights(config.init.model)
+    of_first_weights = leakage_files.of_first_weights(init["model"])
     parts, verdict, sources = start.parts_to_train_on(config, {name: each.source for name, each in evaluators.items()})
     mixture = Mixture(parts, prompts=config.input.prompts, seed=config.seed, negatives=config.input.negatives)
     stages = transforms.make_stages(
@@ -111,6 +111,7 @@ def train(config, workdir: str) -> dict:
     has_ema = config.ema.decay > 0
     state_shape = jax.eval_shape(lambda v: init_state(v, optimizer, ema=has_ema), variables_shape)
     shardings = sharding.state_shardings(mesh, state_shape)
+    given, carried, notes = ({}, {}, []) if goes_on else start.first_weights(variables_shape, architecture, **init)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         checkpointer = Checkpointer(directory, config.checkpoints_kept)
@@ -131,14 +132,14 @@ def train(config, workdir: str) -> dict:
             f"{workdir!r} has gone {first_step} steps, config.steps is {config.steps}; name another workdir"
         )
     if first_step == 0:
-        variables, carried, notes = start.first_weights(distributed.on_host(variables), architecture, **config.init)
+        variables = start.fill(distributed.on_host(variables), given)
         if speaks:
             write_carried(directory, carried)
         say(*notes, sep="\n", end="\n" if notes else "")
         state = jax.device_put(init_state(variables, optimizer, ema=has_ema), shardings)
-    del variables
+    del variables, given
     if speaks:
-        write_json(directory / "config.json", config.to_dict())
+        write_json(directory / "config.json", config.to_dict() | {"init": init})
         write_model_file(directory, architecture, config.input.size)
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
     say(
@@ -199,11 +200,11 @@ def train(config, workdir: str) -> dict:
         host=jax.process_index(),
         hosts=jax.process_count(),
     )
+    progress = ProgressLine(first_step, config.steps, config.input.batch_size, writer.seconds_before, silent=not speaks)
     if first_step < config.steps:
         batch = sharding.put_batch(next(batches), mesh)
         flops, train_step = watch.compile_step(train_step, state, batch, config)
         distributed.wait_for_all("the first step", timeout)
-    progress = ProgressLine(first_step, config.steps, config.input.batch_size, silent=not speaks)
     tracer = watch.Tracer(directory / "profile", config.profile_steps if speaks else ())
     with stop, progress, tracer:
         stops = stop.reached(first_step)
@@ -211,8 +212,7 @@ def train(config, workdir: str) -> dict:
             evaluate_due(first_step)  # what a signal broke off
         except StoppedBySignal:
             stops = True
-        times, began = watch.StepTimes(), time.perf_counter()
-        saved_at = began
+        times, saved_at = watch.StepTimes(), time.perf_counter()
         checked = logged = first_step
         for step in range(first_step + 1, config.steps + 1):
             if stops:
@@ -230,7 +230,8 @@ def train(config, workdir: str) -> dict:
             if logs and config.checkpoint_minutes:
                 saves |= distributed.agreed(time.perf_counter() - saved_at > 60 * config.checkpoint_minutes)
             saves |= stops
-            if logs or saves:
+            logs |= saves  # the line says the seconds to a run that goes on from here
+            if logs:
                 values = {f"train/{key}": float(value) for key, value in jax.device_get(terms).items()}
                 if not all(math.isfinite(value) for value in values.values()):
                     samples = start.sample_ids(mixture.visits(), config.input.batch_size, checked, step)
@@ -243,12 +244,14 @@ def train(config, workdir: str) -> dict:
                         f"not_finite.json, such as {samples[0]}; lower optim.learning_rate"
                     )
                 checked = step
-            if logs:
                 values["train/learning_rate"] = float(schedule(step - 1))
                 values["train/images_per_s"] = progress.update(step, values["train/loss"])
+                values[SECONDS] = round(progress.seconds, 3)
                 values |= watch.speed(values["train/images_per_s"], flops, config.dtype) | watch.device_memory()
                 writer.write(step, values | times.report(step - logged))
                 logged = step
+            if not last and any(entry.every and step % entry.every == 0 for entry in config.evals.values()):
+                jax.block_until_ready(state.step)  # the steps are training still
             progress.pause()
             try:
                 with times.of(watch.EVALUATION):
@@ -260,8 +263,6 @@ def train(config, workdir: str) -> dict:
                     checkpointer.save(state)
                 saved_at = time.perf_counter()
             progress.resume()
-        jax.block_until_ready(state.params)
-        train_seconds = time.perf_counter() - began
 
         # ---- The end -------------------------------------------------------------------------------------
         if not stops:
@@ -282,7 +283,7 @@ def train(config, workdir: str) -> dict:
         "steps": config.steps,
         "parameters": count,
         **verdict.mark(),
-        "training_seconds": round(train_seconds + start.seconds_before(directory, first_step), 1),
+        "training_seconds": round(progress.seconds, 1),
         "evals": results,
         "total_seconds": round(time.perf_counter() - started, 1),
     }

@@ -10,6 +10,7 @@ from unilseg_jax.input_pipeline.builder import SetConfig, TripletBuilder
 from unilseg_jax.input_pipeline.label_maps import masks_of_labels
 from unilseg_jax.text.prompts import class_names
 
+ARCHIVE = "ADEChallengeData2016"
 FOLDERS = {"train": "training", "val": "validation"}
 
 
@@ -31,6 +32,10 @@ class Builder(TripletBuilder):
             name="ade20k",
             description="the 150 classes of the scene parsing challenge",
             published={"train": (20210, None, None), "val": (2000, None, None)},
+            fetch="http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",
+            picture_places=[
+                f"{home}{folder}" for home in ("images/", f"{ARCHIVE}/images/") for folder in FOLDERS.values()
+            ],
         ),
     )
     DEFAULT_BUILDER_CONFIG_NAME = "ade20k"
@@ -55,7 +60,9 @@ class Builder(TripletBuilder):
                 continue
             maps = raw_files.list_files(label_maps, (".png",))
             pictures = raw_files.list_files((self.pictures or _root(raw) / "images") / folder, (".jpg",))
-            for file, reason in maps.faults + pictures.faults:
+            for file, reason in pictures.faults:
+                self.conversion.lose_unplanned(split, file, reason)
+            for file, reason in maps.faults:
                 self.conversion.skip(split, file, reason)
             splits[split] = [
                 LabelledPicture(stem, pictures.files.get(stem), maps.files.get(stem))
@@ -81,5 +88,5 @@ class Builder(TripletBuilder):
 
 
 def _root(raw: Path) -> Path:
-    inner = Path(raw) / "ADEChallengeData2016"
+    inner = Path(raw) / ARCHIVE
     return inner if inner.is_dir() else Path(raw)

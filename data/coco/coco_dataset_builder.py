@@ -13,6 +13,8 @@ from . import panoptic
 
 SPLITS = {"train": "train2017", "val": "val2017"}
 PUBLISHED = {"train": (118287, None, None), "val": (5000, None, None)}
+FETCH = "train2017.zip, val2017.zip and {} from https://cocodataset.org/#download"
+PICTURES = [place.format(folder) for folder in SPLITS.values() for place in ("{}", "images/{}")]
 # Things have the ids 1 to 90 there and here.
 THINGS = {name.label: name for name in class_names("coco_stuff") if name.label < 91}
 PANOPTIC = {name.label: name for name in (*class_names("coco_stuff"), *class_names("coco_panoptic_merged"))}
@@ -24,8 +26,20 @@ class Builder(TripletBuilder):
     HOMEPAGE = "https://cocodataset.org"
     LICENCE = "COCO annotations: CC BY 4.0; pictures: their owners on Flickr"
     BUILDER_CONFIGS = (
-        SetConfig(name="instances", description="80 categories of things", published=PUBLISHED),
-        SetConfig(name="panoptic", description="80 categories of things, 53 of stuff", published=PUBLISHED),
+        SetConfig(
+            name="instances",
+            description="80 categories of things",
+            published=PUBLISHED,
+            fetch=FETCH.format("annotations_trainval2017.zip"),
+            picture_places=PICTURES,
+        ),
+        SetConfig(
+            name="panoptic",
+            description="80 categories of things, 53 of stuff",
+            published=PUBLISHED,
+            fetch=FETCH.format("panoptic_annotations_trainval2017.zip"),
+            picture_places=PICTURES,
+        ),
     )
     DEFAULT_BUILDER_CONFIG_NAME = "instances"
 
@@ -50,21 +64,22 @@ class Builder(TripletBuilder):
             if not path.is_file():
                 continue
             pictures = coco_format.find_pictures(raw, self.pictures, folder)
-            if pictures is None:
-                self.conversion.skip(split, path.name, f"no folder of pictures {folder}; the split is left out")
-                continue
-            self._folders[split] = pictures
             if self.builder_config.name == "instances":
                 file = coco_format.read_coco(path, ("id", "category_id", "segmentation"))
-                coco_format.check_categories(file, THINGS)
             else:
                 file = coco_format.read_coco(path, ("image_id", "file_name", "segments_info"), key="image_id")
+            if pictures is None:
+                reason = f"no folder of pictures {folder}; the split is left out"
+                self.conversion.lose_unplanned(split, path.name, reason, len(file.pictures))
+                continue
+            if self.builder_config.name == "instances":
+                coco_format.check_categories(file, THINGS)
+            else:
                 self._maps[split] = raw_files.first_folder(
                     raw, (f"annotations/{path.stem}", path.stem), "panoptic maps"
                 )
-            for part, key, reason in file.faults:
-                self.conversion.skip(split, path.name, f"{part}: {reason}", id=key)
-            self._files[split] = file
+            self.list_faults(split, path.name, file.faults, file.pictures)
+            self._folders[split], self._files[split] = pictures, file
         return {split: list(file.pictures.values()) for split, file in self._files.items()}
 
     def item_file(self, item: CocoPicture) -> str:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import coco_format, raw_files
-from unilseg_jax.input_pipeline.triplet import MAX_PIXELS
+from unilseg_jax.input_pipeline.stored_pictures import MAX_PIXELS
 
 
 def read_segment_ids(path: Path, size: tuple[int, int]) -> Int64[np.ndarray, "h w"]:

@@ -17,6 +17,11 @@ from unilseg_jax.text.prompts import class_names
 
 SPLITS = {"train": "train2017", "val": "val2017"}
 PUBLISHED = {"train": (118287, None, None), "val": (5000, None, None)}
+FETCH = (
+    "{} from https://github.com/nightrome/cocostuff; pictures: train2017.zip and val2017.zip from "
+    "https://cocodataset.org/#download"
+)
+PICTURES = [place.format(folder) for folder in SPLITS.values() for place in ("{}", "images/{}")]
 NAMES = {name.label: name for name in class_names("coco_stuff")}
 STUFF = {label: name for label, name in NAMES.items() if label > 91}
 # In the JSON files 183 is "other": all things, and what nobody labelled.
@@ -44,8 +49,20 @@ class Builder(TripletBuilder):
     HOMEPAGE = "https://github.com/nightrome/cocostuff"
     LICENCE = "COCO-Stuff and COCO annotations: CC BY 4.0; pictures: their owners on Flickr"
     BUILDER_CONFIGS = (
-        SetConfig(name="pixelmaps", description="80 classes of things, 91 of stuff", published=PUBLISHED),
-        SetConfig(name="stuff_json", description="91 classes of stuff", published=PUBLISHED),
+        SetConfig(
+            name="pixelmaps",
+            description="80 classes of things, 91 of stuff",
+            published=PUBLISHED,
+            fetch=FETCH.format("stuffthingmaps_trainval2017.zip"),
+            picture_places=PICTURES,
+        ),
+        SetConfig(
+            name="stuff_json",
+            description="91 classes of stuff",
+            published=PUBLISHED,
+            fetch=FETCH.format("stuff_annotations_trainval2017.zip"),
+            picture_places=PICTURES,
+        ),
     )
     DEFAULT_BUILDER_CONFIG_NAME = "pixelmaps"
 
@@ -75,24 +92,26 @@ class Builder(TripletBuilder):
             source = _maps(raw, folder) if pixelmaps else _file(raw, folder)
             if source is None or not source.exists():
                 continue
+            found = self._plan_maps(split, source) if pixelmaps else self._plan_file(split, source)
             pictures = coco_format.find_pictures(raw, self.pictures, folder)
             if pictures is None:
-                self.conversion.skip(split, source.name, f"no folder of pictures {folder}; the split is left out")
+                reason = f"no folder of pictures {folder}; the split is left out"
+                self.conversion.lose_unplanned(split, source.name, reason, len(found))
                 continue
-            self._folders[split] = pictures
-            items[split] = self._plan_maps(split, source) if pixelmaps else self._plan_file(split, source)
+            self._folders[split], items[split] = pictures, found
         return items
 
     def _plan_maps(self, split: str, maps: Path) -> list[LabelledPicture]:
         self._maps[split] = maps
         listing = raw_files.list_files(maps, (".png",))
+        # Without its map a picture is no item.
         for file, reason in listing.faults:
-            self.conversion.skip(split, file, reason)
+            self.conversion.lose_unplanned(split, file, reason)
         found: dict[str, str] = {}
         for name, path in listing.files.items():
             match = _MAP_NAME.fullmatch(name)
             if not match:
-                self.conversion.skip(split, path.name, "the map's name is not the id of a COCO picture")
+                self.conversion.lose_unplanned(split, path.name, "the map's name is not the id of a COCO picture")
             # The stem alone comes first, so that of two maps of a picture the original is taken.
             elif match["stem"] not in found:
                 found[match["stem"]] = path.name
@@ -101,8 +120,7 @@ class Builder(TripletBuilder):
     def _plan_file(self, split: str, path: Path) -> list[CocoPicture]:
         file = coco_format.read_coco(path, ("id", "category_id", "segmentation"))
         coco_format.check_categories(file, STUFF, passed_over=(OTHER,))
-        for part, key, reason in file.faults:
-            self.conversion.skip(split, path.name, f"{part}: {reason}", id=key)
+        self.list_faults(split, path.name, file.faults, file.pictures)
         self._files[split] = file
         return list(file.pictures.values())
 

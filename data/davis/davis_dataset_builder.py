@@ -21,6 +21,8 @@ CONFIGS = [
         name="davis",
         description="DAVIS 2016 at 480p, one foreground per sequence",
         published={"train": (2079, None, 2079), "val": (1376, None, 1376)},
+        fetch="DAVIS-data.zip from https://davischallenge.org/davis2016/code.html",
+        picture_places=("JPEGImages/480p", "DAVIS/JPEGImages/480p"),
     )
 ]
 
@@ -59,12 +61,15 @@ class Builder(TripletBuilder):
             lists.pop("trainval", None)
         plan = {}
         for split, path in lists.items():
+            if split.lower() == "all":
+                self.conversion.skip("", path.name, f"{split!r} is kept for all splits together; rename the list")
+                continue
             plan[split] = []
             for number, line in enumerate(raw_files.read_lines(path, "list of frames"), 1):
                 try:
                     plan[split].append(_listed_frame(line))
                 except UserError as error:
-                    self.conversion.skip(split, path.name, f"line {number}: {error}")
+                    self.conversion.lose_unplanned(split, path.name, f"line {number}: {error}")
         return plan
 
     def item_file(self, item: ListedFrame) -> str:

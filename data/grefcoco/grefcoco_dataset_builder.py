@@ -1,10 +1,11 @@
 """gRefCOCO as triplet records: expressions that mean one object, several (one mask, their union), or nothing."""
 
+import functools
 from pathlib import Path
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline import raw_files
 from unilseg_jax.input_pipeline.builder import SetConfig
+from unilseg_jax.input_pipeline.json_file import read_json
 from unilseg_jax.input_pipeline.refer import ReferBuilder
 
 REFS, INSTANCES = "grefcoco/grefs(unc).json", "grefcoco/instances.json"
@@ -27,6 +28,9 @@ class Builder(ReferBuilder):
                 "testA": (750, None, None),
                 "testB": (750, None, None),
             },
+            fetch="grefs(unc).json and instances.json from https://github.com/henghuiding/gRefCOCO; pictures: "
+            "http://images.cocodataset.org/zips/train2014.zip",
+            picture_places=ReferBuilder.PICTURE_FOLDERS,
         )
     ]
 
@@ -43,7 +47,7 @@ class Builder(ReferBuilder):
     def read(self, raw: Path) -> tuple[list, str, Path]:
         """Returns the refs, the name of their file, and the path of the annotation file."""
         path = raw / REFS
-        refs = raw_files.read_json(path, "refs file")
+        refs = read_json(path, "refs file", functools.partial(self.conversion.skip, "", path.name))
         if not isinstance(refs, list):
             raise UserError(f"{str(path)!r} holds a {type(refs).__name__}, a list of refs is wanted")
         return refs, path.name, raw / INSTANCES

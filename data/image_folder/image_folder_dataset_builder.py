@@ -13,6 +13,8 @@ from typing import NamedTuple
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import archives, raw_files
 from unilseg_jax.input_pipeline.builder import SetConfig, TripletBuilder
+from unilseg_jax.input_pipeline.conversion import likely_size
+from unilseg_jax.input_pipeline.triplet import is_utf8
 
 ENDINGS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
 SPLITS = ("train", "val", "test")
@@ -44,6 +46,7 @@ class Builder(TripletBuilder):
                 "val": (50_000, None, None),
                 "test": (100_000, None, None),
             },
+            fetch="ILSVRC 2012 from https://www.image-net.org/challenges/LSVRC/2012/, after registration",
         ),
     )
     DEFAULT_BUILDER_CONFIG_NAME = "image_folder"
@@ -66,28 +69,50 @@ class Builder(TripletBuilder):
         self._raw = raw
         self._archive: archives.Archive | None = None
         if (raw / CLASSES_FILE).is_file():
-            lines = (line.split(maxsplit=1) for line in raw_files.read_lines(raw / CLASSES_FILE, "list of classes"))
-            self.conversion.facts["classes"] = {words[0]: words[-1] for words in lines}
+            self.conversion.facts["classes"] = self._classes(raw / CLASSES_FILE)
         return {split: list(self._pictures(folder)) for split, folder in _split_folders(raw).items()}
 
+    def _classes(self, path: Path) -> dict[str, str]:
+        """Returns the names of the classes by their folders, out of lines `<folder> <names>`."""
+        classes = {}
+        for line in raw_files.read_lines(path, "list of classes"):
+            words = line.split(maxsplit=1)
+            if is_utf8(line):
+                classes[words[0]] = words[-1]
+            else:
+                self.conversion.skip("", path.name, f"the line {line!r} is not UTF-8")
+        return classes
+
     def _pictures(self, folder: Path) -> Iterator[Picture]:
+        sizes, broken = [], []
         for file in _files(folder):
             name = file.relative_to(self._raw).as_posix()
             try:
                 name.encode()
             except UnicodeEncodeError:
-                self.conversion.skip("", raw_files.shown_name(file), "the file's name is not UTF-8")
+                self.conversion.lose_unplanned("", raw_files.shown_name(file), "the file's name is not UTF-8")
                 continue
             if file.suffix.lower() not in archives.ENDINGS:
                 yield Picture(name)
                 continue
             try:
                 with archives.open_archive(file) as archive:
+                    members = sorted(filter(_is_picture, archive.members))
+                    whole = True
                     for member, reason in archive.faults:
-                        self.conversion.skip("", f"{name}/{member}", reason)
-                    yield from (Picture(member, name) for member in sorted(archive.members) if _is_picture(member))
+                        if member == file.name:
+                            whole = False
+                            broken.append((f"{name}/{member}", reason, len(members)))
+                        elif _is_picture(member) and member not in archive.members:
+                            self.conversion.lose_unplanned("", f"{name}/{member}", reason)
+                        else:
+                            self.conversion.skip("", f"{name}/{member}", reason)
+                    sizes += [len(members)] * whole
+                    yield from (Picture(member, name) for member in members)
             except UserError as error:
-                self.conversion.skip("", name, str(error))
+                broken.append((name, str(error), 0))
+        for file, reason, there in broken:
+            self.conversion.lose_unplanned("", file, reason, max(likely_size(sizes) - there, 1))
 
     def item_file(self, item: Picture) -> str:
         """Returns the picture's path; an archive counts as a folder."""

@@ -31,6 +31,8 @@ CONFIGS = [
         name="lip",
         description="LIP, single person: 19 parts",
         published={"train": (30462, None, None), "val": (10000, None, None)},
+        fetch="TrainVal_images.zip and TrainVal_parsing_annotations.zip from https://sysuhcp.github.io/lip/",
+        picture_places=[place.format(split) for split in SPLITS for place in PICTURES],
     )
 ]
 
@@ -53,22 +55,26 @@ class Builder(TripletBuilder):
         return "TrainVal_images/train_images and TrainVal_parsing_annotations/train_segmentations, or those of val"
 
     def plan(self, raw: Path) -> dict[str, list[str]]:
-        """Returns the ids of each split: those of its list, or else of its label maps."""
+        """Returns the ids of each split: those of its list, or else of its label maps and pictures."""
         self._folders: dict[str, tuple[Path, Path]] = {}
         plan = {}
         for split in SPLITS:
             label_maps = _first(raw, LABEL_MAPS, split)
             if label_maps is None:
                 continue
-            self._folders[split] = (self._find_pictures(raw, split), label_maps)
+            pictures = self._find_pictures(raw, split)
+            self._folders[split] = (pictures, label_maps)
             id_list = _first(raw, ID_LISTS, split)
             if id_list is not None:
                 plan[split] = raw_files.read_lines(id_list, "list of ids")
                 continue
-            files, faults = raw_files.list_files(label_maps, (".png",))
-            for file, reason in faults:
+            there, maps = raw_files.list_files(pictures, (".jpg",)), raw_files.list_files(label_maps, (".png",))
+            for file, reason in there.faults:
+                self.conversion.lose_unplanned(split, file, reason)
+            for file, reason in maps.faults:
                 self.conversion.skip(split, file, reason)
-            plan[split] = list(files)
+            # Where one of the two is missing, the picture is listed as lost.
+            plan[split] = sorted(there.files.keys() | maps.files.keys())
         return plan
 
     def item_file(self, item: str) -> str:

@@ -49,6 +49,8 @@ class Builder(TripletBuilder):
             name="objects365",
             description="boxes of 365 categories, without phrases",
             published={"train": (1742289, None, 0), "val": (80000, None, 0)},
+            fetch="zhiyuan_objv2_train.json, zhiyuan_objv2_val.json and the patches from https://www.objects365.org",
+            picture_places=[f"{split}/{place}patch*" for split in SPLITS for place in ("", "images/v*/")],
         ),
     )
     DEFAULT_BUILDER_CONFIG_NAME = "objects365"
@@ -72,14 +74,14 @@ class Builder(TripletBuilder):
             path = _file(raw, split)
             if path is None:
                 continue
+            boxes, pictures, faults = read_boxes(path)
             folder = (self.pictures or raw) / split
             if not folder.is_dir():
-                self.conversion.skip(split, path.name, f"no folder of pictures {split}; the split is left out")
+                reason = f"no folder of pictures {split}; the split is left out"
+                self.conversion.lose_unplanned(split, path.name, reason, len(pictures))
                 continue
-            self._folders[split] = folder
-            self._boxes[split], items[split], faults = read_boxes(path)
-            for part, key, reason in faults:
-                self.conversion.skip(split, path.name, f"{part}: {reason}", id=key)
+            self._folders[split], self._boxes[split], items[split] = folder, boxes, pictures
+            self.list_faults(split, path.name, faults, {picture.id for picture in pictures} if faults else ())
         return items
 
     def item_file(self, item: CocoPicture) -> str:

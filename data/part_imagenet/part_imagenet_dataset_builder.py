@@ -19,6 +19,9 @@ from unilseg_jax.text import prompts
 
 SPLITS = ("train", "val", "test")
 PICTURES = ("images/{}", "{}")
+PICTURE_PLACES = [
+    home + place.format(split) for home in ("", "PartImageNet/") for place in PICTURES for split in SPLITS
+]
 LABEL_MAPS = "annotations/{}"
 ANNOTATION_FILES = ("annotations/{0}/{0}.json", "annotations/{0}.json", "{0}.json")
 ENDINGS = (".jpeg", ".jpg")
@@ -37,11 +40,15 @@ CONFIGS = [
     SetConfig(
         name="seg",
         description="PartImageNet_Seg, label maps; its splits share their classes, the paper reports on it",
+        fetch="PartImageNet_Seg.zip from https://github.com/TACJu/PartImageNet",
+        picture_places=PICTURE_PLACES,
     ),
     SetConfig(
         name="coco",
         description="annotation files in the form of COCO; sizes of PartImageNet_OOD, whose splits share no class",
         published={"train": (16540, None, None), "val": (2957, None, None), "test": (4598, None, None)},
+        fetch="PartImageNet_OOD.zip from https://github.com/TACJu/PartImageNet",
+        picture_places=PICTURE_PLACES,
     ),
 ]
 
@@ -81,8 +88,7 @@ class Builder(TripletBuilder):
             if path is None:
                 continue
             file = coco_format.read_coco(path, ("id", "category_id", "segmentation"))
-            for fault in file.faults:
-                self.conversion.skip(split, path.name, f"{fault.part}: {fault.reason}", id=fault.id)
+            self.list_faults(split, path.name, file.faults, file.pictures)
             self._files[split], self._folders[split] = file, self._find_pictures(home, split)
             # The file's own names decide, whatever its ids are.
             self._names[split] = {
@@ -134,13 +140,15 @@ class Builder(TripletBuilder):
         """Returns a split's pictures with their label maps, and lists those that have no partner."""
         pictures = raw_files.list_files(self._find_pictures(home, split), ENDINGS, nested=True)
         label_maps = raw_files.list_files(home / LABEL_MAPS.format(split), (".png",), nested=True)
-        for file, reason in pictures.faults + label_maps.faults:
+        for file, reason in pictures.faults:
+            self.conversion.lose_unplanned(split, file, reason)
+        for file, reason in label_maps.faults:
             self.conversion.skip(split, file, reason)
         for stem in sorted(pictures.files.keys() ^ label_maps.files.keys()):
             lonely, partner = (
                 (pictures.files[stem], "label map") if stem in pictures.files else (label_maps.files[stem], "picture")
             )
-            self.conversion.skip(split, lonely.name, f"it has no {partner} of its stem")
+            self.conversion.lose_unplanned(split, lonely.name, f"it has no {partner} of its stem")
         return [
             PictureFiles(stem, str(path), str(label_maps.files[stem]))
             for stem, path in pictures.files.items()

@@ -9,7 +9,7 @@ import scipy.io
 from jaxtyping import Int64
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline import raw_files
+from unilseg_jax.input_pipeline import raw_files, triplet
 from unilseg_jax.text.prompts import ClassName
 
 # The list of the 59 classes and the list of the 459 do not spell these alike.
@@ -57,10 +57,13 @@ def read_ids(path: Path, report: Callable[[str], None]) -> dict[int, str]:
         The names by id.
 
     Raises:
-        UserError: it is missing or not UTF-8.
+        UserError: it is missing.
     """
     names: dict[int, str] = {}
     for line in raw_files.read_lines(path, "list of labels"):
+        if not triplet.is_utf8(line):
+            report(f"the line {line!r} is not UTF-8")
+            continue
         number, _, name = (part.strip() for part in line.partition(":"))
         if not (number.isascii() and number.isdigit() and name):
             report(f"the line {line!r} is not '<id>: <name>'")

@@ -18,6 +18,8 @@ MAT_FOLDERS = ("trainval", *(f"{folder}/trainval" for folder in VOC_FOLDERS[:2])
 LIST_FOLDERS = ("ImageSets/SegmentationContext", "ImageSets/Main")
 SPLITS = ("train", "val")
 PUBLISHED = {"train": (4998, None, None), "val": (5105, None, None)}
+PICTURES = [f"{folder}/JPEGImages" for folder in VOC_FOLDERS]
+VOC = "VOCtrainval_03-May-2010.tar from http://host.robots.ox.ac.uk/pascal/VOC/voc2010/"
 
 
 class Builder(TripletBuilder):
@@ -26,8 +28,20 @@ class Builder(TripletBuilder):
     HOMEPAGE = "https://cs.stanford.edu/~roozbeh/pascal-context"
     LICENCE = "Pascal Context: no licence stated; pictures: VOC 2010, Flickr's terms of use"
     BUILDER_CONFIGS = (
-        SetConfig(name="png", description="label maps of 59 classes, converted by others", published=PUBLISHED),
-        SetConfig(name="mat", description="original label maps, reduced to the 59 classes", published=PUBLISHED),
+        SetConfig(
+            name="png",
+            description="label maps of 59 classes, converted by others",
+            published=PUBLISHED,
+            fetch=f"label maps that others have converted (see its page), with {VOC}",
+            picture_places=PICTURES,
+        ),
+        SetConfig(
+            name="mat",
+            description="original label maps, reduced to the 59 classes",
+            published=PUBLISHED,
+            fetch=f"trainval.tar.gz and labels.txt from https://cs.stanford.edu/~roozbeh/pascal-context/, with {VOC}",
+            picture_places=PICTURES,
+        ),
     )
     DEFAULT_BUILDER_CONFIG_NAME = "png"
 

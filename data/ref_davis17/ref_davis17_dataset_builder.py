@@ -1,5 +1,6 @@
 """Ref-DAVIS17 as triplet records: a frame of DAVIS 2017 with its objects, each described four times."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -7,7 +8,8 @@ from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import raw_files, triplet
 from unilseg_jax.input_pipeline.annotations import Annotations
 from unilseg_jax.input_pipeline.builder import TripletBuilder
-from unilseg_jax.input_pipeline.conversion import Conversion
+from unilseg_jax.input_pipeline.conversion import Conversion, likely_size
+from unilseg_jax.input_pipeline.json_file import read_json
 from unilseg_jax.input_pipeline.video_frames import (
     Expression,
     VideoConfig,
@@ -20,6 +22,10 @@ from unilseg_jax.input_pipeline.video_frames import (
 # Two annotators, each with the first frame and with the full video before them; results are the mean of the four.
 ANNOTATORS = ("annot1", "annot1_full_video", "annot2", "annot2_full_video")
 SPLITS = ("train", "val")
+EXPRESSIONS = (
+    "https://www.mpi-inf.mpg.de/departments/computer-vision-and-machine-learning/research/video-segmentation/"
+    "video-object-segmentation-with-language-referring-expressions"
+)
 # As the expressions' files write them, and as DAVIS names its sequences.
 SEQUENCE_TYPOS = {"clasic-car": "classic-car", "dog-scale": "dogs-scale", "motor-bike": "motorbike"}
 
@@ -30,6 +36,9 @@ CONFIGS = [
         description="DAVIS 2017 at 480p with the expressions of two annotators",
         published={"train": (4209, None, None), "val": (1999, None, None)},
         published_videos={"train": (60, None), "val": (30, 244)},
+        fetch=f"davis_text_annotations.zip from {EXPRESSIONS}; DAVIS-2017-Unsupervised-trainval-480p.zip from "
+        "https://davischallenge.org/davis2017/code.html",
+        picture_places=("DAVIS/JPEGImages/480p", "davis/JPEGImages/480p", "JPEGImages/480p"),
     )
 ]
 
@@ -37,7 +46,7 @@ CONFIGS = [
 class Builder(TripletBuilder):
     """Converts the files of DAVIS 2017 and the expressions for it."""
 
-    HOMEPAGE = "https://arxiv.org/abs/1803.08006"
+    HOMEPAGE = EXPRESSIONS
     LICENCE = "DAVIS: CC BY 4.0, see its terms of use; expressions: see their homepage"
     BUILDER_CONFIGS = CONFIGS
     DEFAULT_BUILDER_CONFIG_NAME = "ref_davis17"
@@ -62,15 +71,14 @@ class Builder(TripletBuilder):
         # Those of the unsupervised task: the expressions count its objects.
         self._masks = raw_files.first_folder(davis, ("Annotations_unsupervised/480p",), "masks")
         expressions = _load_expressions(raw, _load_categories(davis, self.conversion), self.conversion)
-        plan, known = {}, set()
-        for split in SPLITS:
-            path = davis / "ImageSets" / "2017" / f"{split}.txt"
-            if path.is_file():
-                sequences = raw_files.read_lines(path, "list of sequences")
-                known |= set(sequences)
-                plan[split] = [item for name in sequences for item in self._sequence(split, name, expressions)]
-        if not plan:
+        lists = {split: davis / "ImageSets" / "2017" / f"{split}.txt" for split in SPLITS}
+        sequences = {
+            split: raw_files.read_lines(path, "list of sequences") for split, path in lists.items() if path.is_file()
+        }
+        if not sequences:
             raise UserError(f"no lists of sequences in {str(davis / 'ImageSets' / '2017')!r}; train.txt or val.txt")
+        plan = self._plan_sequences(sequences, expressions)
+        known = {name for names in sequences.values() for name in names}
         for name in (name for name in expressions if len(plan) == len(SPLITS) and name not in known):
             self.conversion.skip("", "davis_text_annotations", f"no list has the sequence {name!r}", video=name)
         self.conversion.facts["videos"] = self.builder_config.count_videos(plan)
@@ -96,18 +104,56 @@ class Builder(TripletBuilder):
             frame=item.frame,
         )
 
+    def _plan_sequences(
+        self, sequences: Mapping[str, list[str]], expressions: Mapping[str, list[Expression]]
+    ) -> dict[str, list[VideoFrame]]:
+        """Returns the frames of each split; a sequence that cannot be used is listed, and its frames are lost."""
+        plan: dict[str, list[VideoFrame]] = {split: [] for split in sequences}
+        lengths, lost = [], []
+        for split, names in sequences.items():
+            for name in names:
+                try:
+                    frames = self._sequence(split, name, expressions)
+                except UserError as error:
+                    lost.append((split, name, str(error)))
+                else:
+                    plan[split] += frames
+                    lengths.append(len(frames))
+        for split, name, reason in lost:
+            self.conversion.lose_unplanned(split, name, reason, self._count_frames(name) or likely_size(lengths))
+        return plan
+
     def _sequence(self, split: str, name: str, expressions: Mapping[str, list[Expression]]) -> list[VideoFrame]:
-        """Returns the frames of a sequence; a sequence that cannot be used is listed."""
-        try:
-            listing = raw_files.list_files(self._frames / raw_files.plain_name(name, "sequence"), (".jpg",))
-            if name not in expressions:
-                raise UserError("the sequence has no expressions")
-        except UserError as error:
-            self.conversion.skip(split, name, str(error))
-            return []
+        """Returns the frames of a sequence; those of which only the label map is there are among them.
+
+        Raises:
+            UserError: the sequence cannot be used.
+        """
+        listing = raw_files.list_files(self._frames / raw_files.plain_name(name, "sequence"), (".jpg",))
+        if name not in expressions:
+            raise UserError("the sequence has no expressions")
         for file, reason in listing.faults:
-            self.conversion.skip(split, f"{name}/{file}", reason)
-        return [VideoFrame(name, frame, tuple(expressions[name])) for frame in listing.files]
+            self.conversion.lose_unplanned(split, f"{name}/{file}", reason)
+        frames = sorted(listing.files.keys() | _stems(self._masks / name, ".png"))
+        if not frames:
+            raise UserError("the sequence has no frames")
+        return [VideoFrame(name, frame, tuple(expressions[name])) for frame in frames]
+
+    def _count_frames(self, name: str) -> int:
+        """Returns how many frames a sequence that cannot be used has, 0 if nothing tells."""
+        try:
+            raw_files.plain_name(name, "sequence")
+        except UserError:
+            return 0
+        return len(_stems(self._frames / name, ".jpg") | _stems(self._masks / name, ".png"))
+
+
+def _stems(folder: Path, ending: str) -> set[str]:
+    """Returns the stems of a folder's files, none if it is not there."""
+    try:
+        return set(raw_files.list_files(folder, (ending,)).files)
+    except UserError:
+        return set()
 
 
 def _expressions_file(raw: Path, annotator: str) -> Path:
@@ -166,7 +212,7 @@ def _load_categories(davis: Path, conversion: Conversion) -> dict[tuple[str, int
     if not path.is_file():
         return {}
     try:
-        content = raw_files.read_json(path, "file of classes")
+        content = read_json(path, "file of classes", functools.partial(conversion.skip, "", path.name))
         if not isinstance(content, dict):
             raise UserError("the file has no sequences by name")
         return {

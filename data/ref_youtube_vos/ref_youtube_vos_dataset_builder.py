@@ -13,6 +13,7 @@ from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import raw_files, triplet
 from unilseg_jax.input_pipeline.annotations import Annotations
 from unilseg_jax.input_pipeline.builder import TripletBuilder
+from unilseg_jax.input_pipeline.conversion import likely_size
 from unilseg_jax.input_pipeline.video_frames import (
     Expression,
     VideoConfig,
@@ -21,25 +22,33 @@ from unilseg_jax.input_pipeline.video_frames import (
     add_labelled,
 )
 
-from .meta_expressions import expressions_file, load_categories, load_videos, video_frames
+from .meta_expressions import Skip, count_frames, expressions_file, load_categories, load_videos, video_frames
 
 ASPECT = 0.01  # share by which the shape of a ground truth may be off from its frame's
+PAGE = "https://youtube-vos.org/dataset/rvos/"
 
 CONFIGS = [
     VideoConfig(
         name="train",
         description="the training videos, with masks",
         published_videos={"train": (3471, 12913)},
+        fetch=f"frames, masks and expressions of train from {PAGE}",
+        picture_places=("train/JPEGImages",),
     ),
     VideoConfig(
         name="valid",
         description="the benchmark's videos without masks: for its submission",
         published_videos={"valid": (202, None)},
+        fetch=f"frames of valid, expressions of valid and test from {PAGE}",
+        picture_places=("valid/JPEGImages",),
     ),
     VideoConfig(
         name="valid_with_masks",
         description="the benchmark's videos with their ground truth",
         published_videos={"valid": (202, None)},
+        fetch=f"frames of valid, expressions of valid and test from {PAGE}; ground truth: issues 7 and 8 of "
+        "https://github.com/skynbe/Refer-Youtube-VOS",
+        picture_places=("valid/JPEGImages",),
     ),
 ]
 
@@ -47,7 +56,7 @@ CONFIGS = [
 class Builder(TripletBuilder):
     """Converts Ref-YouTube-VOS's files."""
 
-    HOMEPAGE = "https://github.com/skynbe/Refer-Youtube-VOS"
+    HOMEPAGE = PAGE
     LICENCE = "YouTube-VOS: annotations CC BY 4.0, videos for non-commercial research only"
     BUILDER_CONFIGS = CONFIGS
 
@@ -73,22 +82,28 @@ class Builder(TripletBuilder):
         self._frames = self.pictures or raw_files.first_folder(raw, (f"{split}/JPEGImages",), "frames")
         if self.builder_config.name != "valid":
             self._masks = raw_files.first_folder(raw, (f"{split}/Annotations",), "masks")
-        videos = load_videos(expressions_file(raw, split))
+        skip, lose = (
+            functools.partial(lists, split, "meta_expressions.json")
+            for lists in (self.conversion.skip, self.conversion.lose_unplanned)
+        )
+        videos = load_videos(expressions_file(raw, split), skip)
         categories = self._categories(raw) if split == "train" else None
         if split == "valid":
-            for video in _test_videos(raw):
+            for video in _test_videos(raw, functools.partial(self.conversion.skip, "", "test/meta_expressions.json")):
                 videos.pop(video, None)
-        skip = functools.partial(self.conversion.skip, split, "meta_expressions.json")
-        items = []
+        items, lengths, lost = [], [], {}
         for video, entry in videos.items():
             try:
-                frames = video_frames(video, entry, categories, skip)
+                frames = video_frames(video, entry, categories, skip, lose)
             except UserError as error:
-                skip(str(error), video=video)
+                lost[video] = str(error)
                 continue
             items += frames
+            lengths.append(len(frames))
             if frames and self.builder_config.name == "valid_with_masks":
                 self._list_missing(frames[0])
+        for video, reason in lost.items():
+            lose(reason, count_frames(videos[video]) or likely_size(lengths), video=video)
         self.conversion.facts["videos"] = self.builder_config.count_videos({split: items})
         return {split: items}
 
@@ -158,20 +173,22 @@ class Builder(TripletBuilder):
     def _categories(self, raw: Path) -> dict[tuple[str, int], str]:
         """Returns the classes of objects; without their file there are none, and that is listed."""
         try:
-            return load_categories(raw / "train" / "meta.json")
+            return load_categories(
+                raw / "train" / "meta.json", functools.partial(self.conversion.skip, "train", "meta.json")
+            )
         except UserError as error:
             self.conversion.skip("train", "meta.json", f"{error}; the masks have no category")
             return {}
 
 
-def _test_videos(raw: Path) -> list[str]:
+def _test_videos(raw: Path, report: Skip) -> list[str]:
     """Returns the videos to be taken out of the valid file, which lists those of the test split as well."""
     path = expressions_file(raw, "test")
     if not path.is_file():
         raise UserError(
             f"no such file: {str(path)!r}; the valid file lists the test videos too, and only this one says which"
         )
-    return list(load_videos(path))
+    return list(load_videos(path, report))
 
 
 def _read_ground_truth(path: Path, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:

@@ -8,12 +8,15 @@ from unilseg_jax.input_pipeline.refer import ReferBuilder
 
 from . import refer_format
 
+PICTURES = "http://images.cocodataset.org/zips/train2014.zip"
+
 
 class ReferConfig(SetConfig):
     """One of the data sets with one of its splits; its folder in the raw folder is named like the set."""
 
     def __init__(self, *, folder: str, split_by: str, **more):
-        super().__init__(**more)
+        fetch = f"{folder}.zip from https://github.com/lichengunc/refer; pictures: {PICTURES}"
+        super().__init__(fetch=fetch, picture_places=ReferBuilder.PICTURE_FOLDERS, **more)
         self.folder = folder
         self.split_by = split_by
 

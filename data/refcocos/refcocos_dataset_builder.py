@@ -3,12 +3,13 @@
 The file names an object by its box alone, so its mask is that of the COCO object with this box.
 """
 
+import functools
 from pathlib import Path
 from typing import TypeGuard
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline import raw_files
 from unilseg_jax.input_pipeline.builder import SetConfig
+from unilseg_jax.input_pipeline.json_file import read_json
 from unilseg_jax.input_pipeline.refer import ReferBuilder
 from unilseg_jax.ops.masks import MAX_COORDINATE
 
@@ -23,11 +24,19 @@ class Builder(ReferBuilder):
 
     HOMEPAGE = "https://github.com/kuoyang1999/refcocos-annotator"
     LICENCE = "RefCOCOs: MIT; COCO annotations: CC BY 4.0; pictures: their owners on Flickr"
+    PICTURE_FOLDERS = ("val2017", "images/val2017")
     BUILDER_CONFIGS = [  # noqa: RUF012
         # The list grew while it was made; these are the pictures and expressions of its last state.
-        SetConfig(name="refcocos", description="RefCOCOs, test", published={"test": (460, None, 506)})
+        SetConfig(
+            name="refcocos",
+            description="RefCOCOs, test",
+            published={"test": (460, None, 506)},
+            fetch="results/refcocos_test.json from https://github.com/kuoyang1999/refcocos-annotator; pictures and "
+            "instances_val2017.json: http://images.cocodataset.org/zips/val2017.zip and "
+            "http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
+            picture_places=PICTURE_FOLDERS,
+        )
     ]
-    PICTURE_FOLDERS = ("val2017", "images/val2017")
     # One box in eight was drawn by hand around something that COCO has no mask of.
     max_skipped = 0.2
 
@@ -46,7 +55,8 @@ class Builder(ReferBuilder):
 
         Items of one picture with one box are one ref, and their `ann_id` is the box.
         """
-        items = raw_files.read_json(raw / ITEMS, "list of expressions")
+        report = functools.partial(self.conversion.skip, "", ITEMS)
+        items = read_json(raw / ITEMS, "list of expressions", report)
         if not isinstance(items, list):
             raise UserError(f"{ITEMS} holds a {type(items).__name__}, a list of expressions is wanted")
         refs: dict[tuple[int, str], dict] = {}

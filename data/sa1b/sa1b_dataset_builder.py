@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -21,6 +21,9 @@ from unilseg_jax.ops import masks
 SPLIT = "train"
 PART_IDS = 1000
 _NAME = re.compile(r"(sa_(0|[1-9]\d{0,11}))\.(jpg|json)")
+ODD_NAME = "the name is not sa_<id> with a plain number"
+# Score 1 says that a human drew the mask, which none of these is: the largest number below 1 of 32 bits.
+MAX_SCORE = 1 - 2.0**-24
 _RLE_SYMBOLS = re.compile("[0-o]+")
 
 
@@ -55,6 +58,7 @@ class Builder(TripletBuilder):
             name="sa1b",
             description="SA-1B: masks of a model, without classes and text",
             published={SPLIT: (11_185_362, None, None)},
+            fetch="sa_000000.tar ... by the list of links at https://ai.meta.com/datasets/segment-anything-downloads/",
         ),
     )
     # An item is some thousand pictures already.
@@ -63,7 +67,8 @@ class Builder(TripletBuilder):
     @classmethod
     def found_configs(cls, raw: Path) -> list[str]:
         """Returns the one configuration if the raw folder, or a folder in it, holds archives or pictures."""
-        found = any(_is_ours(path) for folder in _folders(raw) for path in folder.iterdir())
+        paths = (path for folder in _folders(raw) for path in folder.iterdir())
+        found = any(_is_ours(path) and path.suffix != ".json" for path in paths)
         return ["sa1b"] if found else []
 
     @classmethod
@@ -97,15 +102,23 @@ class Builder(TripletBuilder):
                 if found:
                     first = int(found[2]) // PART_IDS * PART_IDS
                     part = parts.get(first, FolderPart(name, first, 0, 0, 0))
-                    # A link to nothing has a state of its own.
-                    state = entry.stat(follow_symlinks=entry.is_file())
+                    # A link to nothing or to itself has a state of its own.
+                    state = entry.stat(follow_symlinks=os.path.exists(entry.path))
                     parts[first] = part._replace(
                         files=part.files + 1, size=part.size + state.st_size, time=max(part.time, state.st_mtime_ns)
                     )
-                elif entry.name.startswith("sa_") and entry.name.endswith((".jpg", ".json")):
-                    shown = raw_files.shown_name(Path(entry.name))
-                    self.conversion.skip("", shown, "the name is not sa_<id> with a plain number")
+                elif entry.name.startswith("sa_"):
+                    self._list_odd(entry)
         return [part for _, part in sorted(parts.items())]
+
+    def _list_odd(self, entry: os.DirEntry) -> None:
+        """Lists a file that only looks like one of the set, or an archive or folder that is not there."""
+        shown = raw_files.shown_name(Path(entry.name))
+        if _is_odd(entry.name):
+            lists = self.conversion.lose_picture if _is_picture(entry.name) else self.conversion.skip
+            lists("", shown, ODD_NAME)
+        elif entry.is_symlink() and not os.path.exists(entry.path):
+            self.conversion.lose_unplanned("", shown, "the link leads nowhere, or to itself")
 
     def item_file(self, item: TarShard | FolderPart) -> str:
         """Returns the archive, or the folder with its first id."""
@@ -117,20 +130,33 @@ class Builder(TripletBuilder):
             folder = self._raw / item.folder
             stems = [f"sa_{number}" for number in range(item.first, item.first + PART_IDS)]
             names = {f"{stem}{ending}" for stem in stems for ending in (".jpg", ".json")}
-            pairs = _pairs(name for name in sorted(names, key=_id_of) if (folder / name).exists())
+            # A link that leads nowhere is there; reading it says so.
+            pairs = _pairs(name for name in sorted(names, key=_id_of) if os.path.lexists(folder / name))
             yield from self._records(split, item.folder, pairs, lambda name: raw_files.read_bytes(folder / name))
             return
         with archives.open_archive(self._raw / item.file) as archive:
-            for name, reason in archive.faults:
-                self.conversion.skip(split, f"{item.file}/{name}", reason)
-            yield from self._records(split, item.file, _pairs(archive.members), archive.read)
+            pairs = _pairs(archive.members)
+            odd = [(name, ODD_NAME) for name in archive.members if _is_odd(PurePosixPath(name).name)]
+            for name, reason in [*archive.faults, *odd]:
+                self._list_fault(split, item.file, name, reason, pairs)
+            yield from self._records(split, item.file, pairs, archive.read)
+
+    def _list_fault(self, split: str, archive: str, name: str, reason: str, pairs: Collection[str]) -> None:
+        """Lists what is wrong with an archive; a picture of which nothing else is read is lost."""
+        path, lists = PurePosixPath(name), self.conversion.skip
+        if name == PurePosixPath(archive).name:
+            # Nobody knows how much of an archive that is cut short is missing: all of it counts.
+            lists = self.conversion.lose_item
+        elif _is_picture(path.name) and str(path.with_suffix("")) not in pairs:
+            lists = self.conversion.lose_picture
+        lists(split, f"{archive}/{name}", reason)
 
     def _records(
         self, split: str, place: str, pairs: dict[str, dict[str, str]], read: Callable[[str], bytes]
     ) -> Iterator[dict]:
         """Makes the records of pictures with annotation; what lacks one of the two is listed."""
-        for stem, names in pairs.items():
-            file = f"{place}/{stem}.jpg"
+        for path, names in pairs.items():
+            file, stem = f"{place}/{path}.jpg", PurePosixPath(path).name
             try:
                 if len(names) < 2:
                     missing = "picture" if "json" in names else "annotation"
@@ -158,7 +184,15 @@ def _folders(raw: Path) -> list[Path]:
     """Returns the raw folder and those in it."""
     # Not `Path.iterdir`, which would ask for the kind of each of millions of files.
     with os.scandir(raw) as entries:
-        return [raw, *sorted(Path(entry.path) for entry in entries if entry.is_dir())]
+        return [raw, *sorted(Path(entry.path) for entry in entries if _is_folder(entry))]
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    # A link that leads to itself.
+    except OSError:
+        return False
 
 
 def _is_tar(path: Path) -> bool:
@@ -167,6 +201,15 @@ def _is_tar(path: Path) -> bool:
 
 def _is_ours(path: Path) -> bool:
     return _is_tar(path) or _NAME.fullmatch(path.name) is not None
+
+
+def _is_odd(name: str) -> bool:
+    """Whether a file name only looks like the set's."""
+    return name.startswith("sa_") and name.lower().endswith((".jpg", ".json")) and not _NAME.fullmatch(name)
+
+
+def _is_picture(name: str) -> bool:
+    return name.startswith("sa_") and name.lower().endswith(".jpg")
 
 
 def _within(raw: Path, path: Path) -> str:
@@ -178,12 +221,13 @@ def _id_of(name: str) -> int:
 
 
 def _pairs(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Returns the names of picture and annotation (`jpg`, `json`) by stem, in the order in which the stems come."""
+    """Returns the names of picture and annotation (`jpg`, `json`) by their path without ending, as the paths come."""
     pairs: dict[str, dict[str, str]] = {}
-    for name in names:
-        found = _NAME.fullmatch(PurePosixPath(name).name)
+    for path in map(PurePosixPath, names):
+        found = _NAME.fullmatch(path.name)
         if found:
-            pairs.setdefault(found[1], {}).setdefault(found[3], name)
+            # Pictures of one name in two folders are two, of which the second is listed.
+            pairs.setdefault(str(path.with_suffix("")), {})[found[3]] = str(path)
     return pairs
 
 
@@ -221,7 +265,7 @@ def _record_mask(entry: object, height: int, width: int) -> triplet.RecordMask:
         counts=counts.encode("ascii"),
         box=_box(runs, height),
         kind="instance",
-        score=float(min(max(score, 0), 1)),
+        score=float(min(max(score, 0), MAX_SCORE)),
         source_id=source_id if isinstance(source_id, int) and abs(source_id) < 1 << 63 else -1,
     )
 

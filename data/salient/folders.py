@@ -33,9 +33,16 @@ class Pair(NamedTuple):
 
 
 class Pairing(NamedTuple):
-    """The pairs of a folder, in the order of their stems, and file and reason of what has no partner."""
+    """The pairs of a folder.
+
+    Attributes:
+        pairs: in the order of their stems.
+        lost: file and reason of pictures that are left out, and of masks without a picture.
+        faults: file and reason of other masks that are left out.
+    """
 
     pairs: list[Pair]
+    lost: list[tuple[str, str]]
     faults: list[tuple[str, str]]
 
 
@@ -125,19 +132,19 @@ def pair_files(folders: PairFolders, prefix: str = "") -> Pairing:
         UserError: a folder cannot be read.
     """
     pictures, masks = _list(folders)
-    faults = pictures.faults + masks.faults
+    lost = list(pictures.faults)
     pairs = []
     for stem, picture in pictures.files.items():
         if stem in masks.files:
             pairs.append(Pair(prefix + stem, str(picture), str(masks.files[stem])))
         else:
-            faults.append((prefix + picture.name, "the picture has no mask of its stem"))
-    faults += [
+            lost.append((prefix + picture.name, "the picture has no mask of its stem"))
+    lost += [
         (prefix + mask.name, "the mask has no picture of its stem")
         for stem, mask in masks.files.items()
         if stem not in pictures.files
     ]
-    return Pairing(pairs, faults)
+    return Pairing(pairs, lost, masks.faults)
 
 
 def _folders(folder: Path) -> list[Path]:

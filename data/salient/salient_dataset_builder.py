@@ -61,18 +61,23 @@ CONFIGS = [
         own=("images", "ground_truth_mask"),
         own_alone=True,
         published={"test": (1000, None, None)},
+        homepage="https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html",
+        fetch="ECSSD from https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html",
     ),
     SalientConfig(
         name="duts",
         description="DUTS: train (DUTS-TR) and test (DUTS-TE)",
         folders={"train": "dutstr", "test": "dutste"},
         published={"train": (10553, None, None), "test": (5019, None, None)},
+        fetch="DUTS-TR and DUTS-TE from http://saliencydetection.net/duts/",
     ),
     SalientConfig(
         name="sod",
         description="SOD: pictures of the Berkeley segmentation data set",
         folders={"test": "sod"},
         published={"test": (300, None, None)},
+        homepage="http://elderlab.yorku.ca/SOD/",
+        fetch="SOD from http://elderlab.yorku.ca/SOD/",
     ),
     SalientConfig(
         name="pascal_s",
@@ -82,6 +87,8 @@ CONFIGS = [
         own_alone=True,
         graded=True,
         published={"test": (850, None, None)},
+        homepage="http://cbs.ic.gatech.edu/salobj/",
+        fetch="PASCAL-S from http://cbs.ic.gatech.edu/salobj/",
     ),
     SalientConfig(name="pairs", description="pictures and masks of your own, paired by their stems", folders={}),
 ]
@@ -115,9 +122,11 @@ class Builder(TripletBuilder):
             raise UserError("pictures are paired with masks within --raw; leave --pictures out")
         plan: dict[str, list[Pair]] = {}
         for split, prefix, folders in _find(self.builder_config, Path(raw)):
-            pairs, faults = pair_files(folders, prefix)
-            plan.setdefault(split, []).extend(pairs)
-            for file, reason in faults:
+            pairing = pair_files(folders, prefix)
+            plan.setdefault(split, []).extend(pairing.pairs)
+            for file, reason in pairing.lost:
+                self.conversion.lose_unplanned(split, file, reason)
+            for file, reason in pairing.faults:
                 self.conversion.skip(split, file, reason)
         return plan
 

@@ -60,6 +60,12 @@ def spoil_header_less(raw):
     raw.picture(0).write_bytes(png_header(9_000, 9_000))
 
 
+def spoil_second_half(raw):
+    """A truncated JPEG that ends in an end marker, which decoders fill up with grey."""
+    content = raw.picture(0).read_bytes()
+    raw.picture(0).write_bytes(content[: len(content) // 2] + b"\xff\xd9")
+
+
 def spoil_kind(raw):
     raw.picture(0).write_text("no picture")
 
@@ -101,12 +107,13 @@ def spoil_name_by_length(raw):
     [
         (spoil_header, "exceeds limit"),
         (spoil_header_less, "9000 × 9000"),
+        (spoil_second_half, "premature end"),
         (spoil_kind, "no JPEG, PNG, WebP or BMP"),
         (spoil_to_nothing, "no JPEG, PNG, WebP or BMP"),
         (spoil_to_folder, "not read"),
         (spoil_name_on_disk, "UTF-8"),
-        (spoil_name_in_json, "not read"),
-        (spoil_name_by_half_a_pair, "not read"),
+        (spoil_name_in_json, "not UTF-8"),
+        (spoil_name_by_half_a_pair, "not UTF-8"),
         (spoil_name_by_zero, "plain file name"),
         (spoil_name_by_length, "not read"),
     ],
@@ -171,14 +178,14 @@ def test_phrase_that_says_nothing_is_listed_and_the_others_kept(raw, text):
     assert read_report(directory)[0]["train"] == SplitCounts(pictures=1, objects=2, phrases=3, skipped=1)
 
 
-def test_text_of_python_2_that_is_not_utf_8_is_kept_as_latin_1(raw):
-    content = raw.refs_file.read_bytes()
-    # Python 2's pickles hold byte strings: opcode U, one byte of length.
-    assert content.count(b"X\x0b\x00\x00\x00left person") == 4
-    raw.refs_file.write_bytes(content.replace(b"X\x0b\x00\x00\x00left person", b"U\x09left caf\xe9"))
-    convert(raw)
-    source = open_source("refcoco", data_dir=raw.root.parent / "out", split="train")
-    assert source[0].phrases[0] == "left café"
+def test_sentence_with_the_id_of_another_is_listed_and_the_first_one_kept(raw):
+    first, second = raw.refs[0]["sentences"]
+    second["sent_id"] = first["sent_id"]
+    raw.save()
+    directory = convert(raw)
+    (entry,) = skipped(directory)
+    assert f"the sent_id {first['sent_id']} of the sentence {second['sent']!r} occurs twice" in entry["reason"]
+    assert read_report(directory)[0]["train"] == SplitCounts(pictures=1, objects=2, phrases=3, skipped=1)
 
 
 def repeat_picture(raw):
@@ -230,6 +237,15 @@ def test_entry_with_a_bad_id_is_listed_and_the_first_one_kept(raw, spoil, reason
     assert reason in entry["reason"]
     counts = read_report(directory)[0]
     assert [(split.pictures, split.objects, split.phrases) for name, split in counts.items() if name] == [(1, 2, 4)] * 4
+
+
+@pytest.mark.parametrize("word", ["all", "All"])
+def test_ref_of_all_splits_is_listed(raw, word):
+    raw.refs[0]["split"] = word
+    raw.save()
+    (entry,) = skipped(directory := convert(raw))
+    assert entry["reason"] == f"the split of ref number 0 is {word!r}, a word kept for all splits together"
+    assert read_report(directory)[0]["train"].objects == 1
 
 
 @pytest.mark.parametrize("category", [99, None, [1], "person"])

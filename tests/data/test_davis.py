@@ -87,6 +87,13 @@ def test_every_list_is_a_split_but_the_union_of_two(raw):
     }
 
 
+def test_a_list_called_all_is_named(raw):
+    list_file(raw, "train").rename(list_file(raw, "all"))
+    (entry,) = skipped(directory := convert(raw))
+    assert entry == {"split": "", "file": "all.txt", "reason": "'all' is kept for all splits together; rename the list"}
+    assert read_report(directory)[0]["val"].pictures == 3
+
+
 def test_the_archives_own_folder_may_lie_in_the_raw_folder(raw):
     (raw.parent / "above").mkdir()
     raw.rename(raw.parent / "above" / "DAVIS")

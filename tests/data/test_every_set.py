@@ -15,7 +15,7 @@ from unilseg_jax.input_pipeline.loader import training_batches
 from unilseg_jax.input_pipeline.mixture import Mixture, Part
 from unilseg_jax.input_pipeline.sources import open_source
 from unilseg_jax.input_pipeline.transforms import make_stages
-from unilseg_jax.input_pipeline.triplet import NOTHING, UNKNOWN, decode_record
+from unilseg_jax.input_pipeline.triplet import UNKNOWN, decode_record
 
 NAMES = sorted(path.parent.name for path in BUILDERS.glob("*/*_dataset_builder.py"))
 COUNT = 2
@@ -75,6 +75,16 @@ def test_every_record_decodes_to_masks_of_its_picture(prepared):
             assert all(phrase.strip() for phrase in triplet.phrases)
 
 
+def meant(record):
+    """Returns what each phrase means whose truth is known: a mask, an absent object, or nothing that has a label."""
+    rows = enumerate(zip(record["phrase_masks"], record["phrase_objects"], strict=True))
+    return [
+        ("mask", mask) if mask >= 0 else ("absent object", label) if label >= 0 else ("phrase", number)
+        for number, (mask, label) in rows
+        if mask != UNKNOWN
+    ]
+
+
 def test_the_index_tells_what_the_records_hold(prepared):
     name, out, configs = prepared
     for config in configs:
@@ -84,8 +94,7 @@ def test_the_index_tells_what_the_records_hold(prepared):
             records = [source.record(number) for number in range(len(source))]
             np.testing.assert_array_equal(index.coco_id, [record["coco_id"] for record in records])
             np.testing.assert_array_equal(index.fingerprint, [fingerprint(record["image"]) for record in records])
-            named = [[int(mask) for mask in record["phrase_masks"]] for record in records]
-            wanted = [len({mask for mask in masks if mask >= 0}) + masks.count(NOTHING) for masks in named]
+            wanted = [len(set(meant(record))) for record in records]
             np.testing.assert_array_equal(index.samples, wanted)
 
 

@@ -112,6 +112,42 @@ def test_archives_count_as_folders(raw):
     assert listed == []
 
 
+def tar_of(path, members):
+    """Writes members (name, content); those without content are links to nothing."""
+    with tarfile.open(path, "w") as file:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            info.type, info.linkname = (tarfile.REGTYPE, "") if content else (tarfile.SYMTYPE, "nothing.jpg")
+            file.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("other", ["./ok.jpg", ".//ok.jpg", "././ok.jpg"])
+def test_two_spellings_of_one_member_are_one_picture(raw, other):
+    tar_of(raw / "one.tar", [(other, picture(1)), ("ok.jpg", picture(2)), ("a//./b.jpg", picture(3))])
+    source, _, (entry,) = convert(raw)
+    assert ids(source) == ["one.tar/a/b.jpg", "one.tar/ok.jpg"]
+    assert source.record(1)["image"] == picture(1), "the first one is kept"
+    assert (entry["file"], "twice" in entry["reason"]) == ("one.tar/ok.jpg", True)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_of_two_members_of_one_name_the_first_one_is_read(raw):
+    with zipfile.ZipFile(raw / "one.zip", "w") as file:
+        for number in (1, 2):
+            file.writestr("a.jpg", picture(number))
+    source, _, (entry,) = convert(raw)
+    assert source.record(0)["image"] == picture(1)
+    assert "twice" in entry["reason"]
+
+
+def test_link_does_not_take_the_place_of_a_file_of_its_name(raw):
+    tar_of(raw / "one.tar", [("a.jpg", b""), ("a.jpg", picture(1))])
+    source, _, (entry,) = convert(raw)
+    assert source.record(0)["image"] == picture(1)
+    assert "link" in entry["reason"]
+
+
 def link(file):
     info = zipfile.ZipInfo("link.jpg")
     info.external_attr = 0o120777 << 16

@@ -78,6 +78,7 @@ def test_every_object_has_the_expressions_of_four_annotators(raw):
         for phrase in range(8):
             np.testing.assert_array_equal(sample.mask(phrase), labels == phrase // 4 + 1)
     assert source[2].mask_index == (0,) * 4 + (NOTHING,) * 4
+    assert source.samples.tolist() == [2] * COUNT, "an absent object is one sample, whatever is said about it"
     record = source.record(0)
     assert (record["video"], record["frame"], record["task"]) == (b"val-0", b"00000", b"video")
     assert list(record["mask_categories"]) == [b"car", b"person"]

@@ -15,6 +15,7 @@ from unilseg_jax.input_pipeline.index import read_index
 from unilseg_jax.input_pipeline.raw_files import read_label_map
 from unilseg_jax.input_pipeline.sources import open_source
 from unilseg_jax.input_pipeline.triplet import NOTHING, UNKNOWN
+from unilseg_jax.input_pipeline.visits import sample_phrases
 
 prepare.load_builder("ref_youtube_vos")
 from unilseg_jax_data_ref_youtube_vos import meta_expressions, synthetic  # noqa: E402  (loaded by the line above)
@@ -81,8 +82,11 @@ def test_object_out_of_the_frame_matches_nothing_and_stays_a_referring_phrase(ra
     sample = open_split(directory)[2]
     assert sample.mask_index == (0, 0, NOTHING, NOTHING)
     assert sample.kinds == ("referring",) * 4
-    # One object that is there, and two phrases that match nothing.
-    assert read_index(directory, "train").samples.tolist() == [2, 2, 3, 2]
+    # One object that is there, and one that is not, with two phrases each.
+    assert read_index(directory, "train").samples.tolist() == [2, 2, 2, 2]
+    record = open_split(directory).record(2)
+    found = sample_phrases(record["phrase_masks"], record["phrase_objects"])
+    assert [numbers.tolist() for numbers in found] == [[0, 1], [2, 3]]
 
 
 def test_frames_without_ground_truth_keep_their_expressions(raw):
@@ -153,7 +157,7 @@ def test_videos_and_expressions_that_are_off_are_reported(raw, capsys):
 
 
 def test_test_videos_are_taken_out_of_the_valid_file(raw):
-    videos = meta_expressions.load_videos(meta_expressions.expressions_file(raw, "valid"))
+    videos = meta_expressions.load_videos(meta_expressions.expressions_file(raw, "valid"), pytest.fail)
     assert any(name.startswith("test") for name in videos)
     source = open_split(convert(raw, "valid"))
     assert {source.record(number)["video"] for number in range(len(source))} == {b"valid000000", b"valid000003"}
@@ -237,6 +241,27 @@ def test_bad_entry_is_listed_and_the_rest_converted(raw, spoil, reason, sizes):
     assert counts == {"train": SplitCounts(pictures=pictures, objects=objects, phrases=phrases, skipped=1)}
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "reason", "phrases"),
+    [
+        ("meta_expressions/train/meta_expressions.json", b'"1": {"exp"', b'"0": {"exp"', "'0' .*/train000000/exp", 13),
+        ("meta_expressions/train/meta_expressions.json", b'"train000003"', b'"train000000"', "'train0+' .*/videos", 12),
+        ("train/meta.json", b'"2"', b'"1"', "'1' .*/train000000/objects", 16),
+    ],
+)
+def test_name_that_a_file_has_twice_is_listed_and_the_first_one_kept(raw, file, old, new, reason, phrases):
+    path = raw / file
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    directory = convert(raw, "train")
+    (entry,) = skipped(directory)
+    assert re.search(reason, entry["reason"])
+    assert entry["file"] == path.name
+    assert read_report(directory)[0]["train"].phrases == phrases
+    source = open_split(directory)
+    assert source[0].phrases[0] == TEXTS[0]
+    assert source.record(0)["mask_categories"][0] == b"dog"
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"videos": []}', b"\xff"])
 def test_unreadable_expressions_are_one_error(raw, content):
     meta_expressions.expressions_file(raw, "train").write_bytes(content)
@@ -247,12 +272,13 @@ def test_unreadable_expressions_are_one_error(raw, content):
 
 def test_the_complete_valid_file_is_read(shared_dir):
     path = meta_expressions.expressions_file(shared_dir / "data" / "ref_youtube_vos", "valid")
-    videos = meta_expressions.load_videos(path)
+    videos = meta_expressions.load_videos(path, pytest.fail)
     faults = []
-    frames = {
-        name: meta_expressions.video_frames(name, entry, None, lambda *reason, **ids: faults.append((reason, ids)))
-        for name, entry in videos.items()
-    }
+
+    def report(*reason, **ids):
+        faults.append((reason, ids))
+
+    frames = {name: meta_expressions.video_frames(name, entry, None, report, report) for name, entry in videos.items()}
     assert faults == []
     assert len(frames) == 507
     assert sum(len(items[0].expressions) for items in frames.values()) == 2096

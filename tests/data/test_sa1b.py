@@ -17,6 +17,7 @@ from unilseg_jax.input_pipeline import stand_ins
 from unilseg_jax.input_pipeline.catalogue import load_stand_in
 from unilseg_jax.input_pipeline.conversion import SplitCounts, read_report
 from unilseg_jax.input_pipeline.sources import open_source
+from unilseg_jax.input_pipeline.visits import DrawPhrases, Visit
 from unilseg_jax.ops import masks
 
 
@@ -78,12 +79,17 @@ def test_masks_boxes_scores_and_ids_are_those_of_the_file(raw):
     assert (sample.masks[2] <= sample.masks[0]).all(), "a nested mask stays nested"
 
 
-def test_scores_are_clipped(raw):
+@pytest.mark.parametrize(("scores", "wanted"), [((10**400, 1, 1.04), [1 - 2**-24] * 3), ((-0.2, 0.5, 0), [0, 0.5, 0])])
+def test_scores_are_clipped_to_below_that_of_a_human(raw, scores, wanted):
+    """Patches of pictures with a score below 1 are hidden unless the config says otherwise."""
     content = annotation(raw)
-    for entry, score in zip(content["annotations"], (10**400, -0.2, 0.5), strict=True):
+    for entry, score in zip(content["annotations"], scores, strict=True):
         entry["predicted_iou"] = score
     write_annotation(raw, content)
-    assert convert(raw)[0].record(2)["mask_scores"] == [1, 0, 0.5]
+    record = convert(raw)[0].record(2)
+    assert record["mask_scores"] == wanted
+    visit = Visit(picture=record, absent=("all dogs",))
+    assert DrawPhrases(prompts=1).random_map(visit, np.random.default_rng(0)).hide
 
 
 def test_id_that_no_record_could_hold_is_left_out_of_the_mask(raw):
@@ -271,6 +277,42 @@ def test_odd_name_is_listed(raw):
     _, counts, (entry,) = convert(raw)
     assert counts.pictures == 4
     assert entry["file"] == "sa_0007.jpg"
+
+
+@pytest.mark.parametrize(
+    ("place", "file", "reason"),
+    [
+        ("sa_000007", "sa_000007", "to itself"),
+        ("sa_000007.tar", "sa_000007.tar", "to itself"),
+        ("sa_000001/sa_223752.jpg", "sa_000001/sa_223752.jpg", "Too many levels of symbolic links"),
+        ("sa_000001/sa_223752.json", "sa_000001/sa_223752.jpg", "Too many levels of symbolic links"),
+    ],
+)
+def test_link_to_itself_is_listed_and_counts_as_lost(raw, place, file, reason):
+    link = raw / place
+    sound = 3 if link.exists() else 4
+    link.unlink(missing_ok=True)
+    link.symlink_to(link.name)
+    _, counts, (entry,) = convert(raw)
+    assert counts.pictures == sound
+    assert entry["file"] == file
+    assert reason in entry["reason"]
+    with pytest.raises(UserError, match=r"1 of \d pictures( or archives)? "):
+        prepare.main(["sa1b", "--raw", str(raw), "--out", str(raw.parent / "other"), "--max-skipped=0.1"])
+
+
+def test_archive_that_is_cut_short_counts_as_a_lost_one(raw):
+    """Its second picture, of which a part is there, is an entry of 9 beside that of the archive."""
+    tar = raw / "sa_000000.tar"
+    os.truncate(tar, tar.stat().st_size // 2)
+    with pytest.raises(UserError, match=r"1 of 2 pictures or archives \(50\.0%\)"):
+        prepare.main(["sa1b", "--raw", str(raw), "--out", str(raw.parent / "out"), "--max-skipped=0.4"])
+
+
+def test_picture_whose_only_member_is_left_out_counts_as_lost(raw):
+    add_member(raw, "../sa_9.jpg", b"x")
+    with pytest.raises(UserError, match=r"1 of 5 pictures \(20\.0%\)"):
+        prepare.main(["sa1b", "--raw", str(raw), "--out", str(raw.parent / "out"), "--max-skipped=0.1"])
 
 
 def test_empty_folder_is_one_clear_line(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from unilseg_jax import prepare
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.catalogue import load_builder, load_stand_in
-from unilseg_jax.input_pipeline.conversion import SplitCounts, read_report
+from unilseg_jax.input_pipeline.conversion import Conversion, SplitCounts, likely_size, read_report
 
 
 @pytest.fixture
@@ -80,6 +80,56 @@ def test_lost_archive_counts_as_one_of_the_archives(tmp_path):
     (raw / "sa_000009.tar").write_bytes(b"no archive" * 200)
     with pytest.raises(UserError, match=r"1 of 3 pictures or archives \(33\.3%\)"):
         convert(raw, "--max-skipped=0.2", name="sa1b", config="sa1b")
+
+
+def test_what_is_lost_before_the_plan_counts_as_its_pictures(tmp_path):
+    planned, book = Conversion(), Conversion()
+    planned.expect("train", 200)
+    planned.lose_unplanned("val", "val2017", "it is missing", pictures=40)
+    book.expect("train", 0)
+    book.wrote("train", objects=100_000, phrases=0)
+    book.merge(planned)
+    assert book.skipped == [{"split": "val", "file": "val2017", "reason": "it is missing", "pictures": 40}]
+    book.check_skipped(0.17, tmp_path / "1.0.0")
+    with pytest.raises(
+        UserError, match=r"40 of 240 pictures or archives \(16\.7%\) .*the first: val2017: it is missing"
+    ):
+        book.check_skipped(0.16, tmp_path / "1.0.0")
+
+
+def test_what_nobody_can_count_counts_as_the_mean_of_its_kind():
+    assert [likely_size(sizes) for sizes in ([], [0], [3, 4, 8])] == [1, 1, 5]
+
+
+def test_second_conversion_at_the_same_time_is_refused_at_once(raw, monkeypatch):
+    builder, refused = load_builder("image_folder"), []
+    records = builder.records
+
+    def convert_again(self, split, item):
+        if not refused:
+            with pytest.raises(UserError, match=r"another process converts into '.*unfinished_1\.0\.0'") as caught:
+                convert(raw)
+            refused.append(caught.value)
+        yield from records(self, split, item)
+
+    monkeypatch.setattr(builder, "records", convert_again)
+    directory = convert(raw)
+    assert len(refused) == 1
+    assert [path.name for path in directory.parent.iterdir()] == ["1.0.0"]
+
+
+def test_set_that_another_process_has_just_finished_is_not_converted_again(raw, monkeypatch, capsys):
+    locked = prepare.locked
+
+    def finish_first(work):
+        monkeypatch.setattr(prepare, "locked", locked)
+        convert(raw)
+        return locked(work)
+
+    monkeypatch.setattr(prepare, "locked", finish_first)
+    directory = convert(raw)
+    assert "already prepared" in capsys.readouterr().out
+    assert [path.name for path in directory.parent.iterdir()] == ["1.0.0"]
 
 
 def test_list_of_a_refused_conversion_goes_when_the_set_is_finished(raw):

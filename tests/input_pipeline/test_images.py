@@ -27,6 +27,17 @@ def saved(tmp_path, image, name="picture.png", **options):
     return tmp_path / name
 
 
+def png(width, height, data, *, depth=8, colour=2, clear=b""):
+    """A PNG file by the standard: `data` are its rows, each behind a zero; `clear` is its transparent colour."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    parts = [(b"IHDR", header), *([(b"tRNS", clear)] if clear else []), (b"IDAT", zlib.compress(data)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
 def test_a_path_a_pil_image_and_an_array_give_the_same(tmp_path, picture):
     path = saved(tmp_path, Image.fromarray(picture))
     for source in (path, str(path), Image.fromarray(picture), Image.open(path), picture):
@@ -77,6 +88,28 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path, name):
     np.testing.assert_array_equal(read[..., 0], read[..., 2])
 
 
+def test_thirty_two_bits_of_small_values_are_taken_as_they_are(tmp_path):
+    values = np.array([[0, 100, 255]], np.int32)
+    for source in (Image.fromarray(values), saved(tmp_path, Image.fromarray(values), "a.tiff")):
+        np.testing.assert_array_equal(read_image(source)[..., 1], values)
+    larger = np.array([[0, 257, 65535]], np.int32)
+    np.testing.assert_array_equal(read_image(Image.fromarray(larger))[..., 1], [[0, 1, 255]])
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.pgm", "a.tiff"])
+def test_a_file_of_sixteen_bits_stays_dark_where_all_its_values_are_small(tmp_path, name):
+    read = read_image(saved(tmp_path, Image.fromarray(np.array([[0, 100, 255]], np.uint16)), name))
+    np.testing.assert_array_equal(read[..., 0], [[0, 0, 1]])
+
+
+def test_twelve_bits_are_scaled_by_their_own_white(tmp_path):
+    tags = {256: 4, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 6}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    pixels = bytes.fromhex("000 fff 800 00f".replace(" ", ""))
+    (tmp_path / "a.tiff").write_bytes(b"II*\0\x0e\0\0\0" + pixels + b"\x09\0" + entries + bytes(4))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tiff")[0, :, 0], [0, 255, 128, 1])
+
+
 def test_thirty_two_bits_out_of_range_are_refused():
     with pytest.raises(UserError, match="values 0 to 70000"):
         read_image(Image.fromarray(np.array([[0, 70000]], np.int32)))
@@ -94,6 +127,23 @@ def test_transparency_is_laid_on_white(mode):
     read = read_image(clear.convert(mode))
     np.testing.assert_array_equal(read[0, 0], 0)
     np.testing.assert_array_equal(read[0, 3], 255)
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "pixels", "clear", "wanted"),
+    [
+        (16, 0, "0000 4000 ffff", "4000", [0, 255, 255]),
+        (8, 0, "00 40 80", "0040", [0, 255, 128]),
+        (1, 0, "40", "0000", [255, 255, 255]),
+        (16, 2, "000000000000 400041004200 404043004400", "400041004200", [0, 255, 64]),
+    ],
+)
+def test_a_transparent_colour_of_any_depth_is_laid_on_white(tmp_path, depth, colour, pixels, clear, wanted):
+    path = tmp_path / "a.png"
+    path.write_bytes(png(3, 1, b"\0" + bytes.fromhex(pixels), depth=depth, colour=colour, clear=bytes.fromhex(clear)))
+    with Image.open(path) as opened:
+        for source in (path, opened, opened):  # again: unpacked already
+            np.testing.assert_array_equal(read_image(source)[0, :, 0], wanted)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.gif"])
@@ -154,22 +204,13 @@ def test_missing_files_and_folders_are_refused(tmp_path):
         read_image(tmp_path / "absent.png")
     with pytest.raises(UserError, match="is a folder"):
         read_image(tmp_path)
-
-
-def png_that_says(width, height):
-    """A PNG file of some bytes whose header claims a size."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+    with pytest.raises(UserError, match="the path of the image is empty"):
+        read_image("")
 
 
 @pytest.mark.parametrize("size", [(20_000, 20_000), (13_400, 13_400), (40_000, 10)])
 def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path, size):
-    (tmp_path / "bomb.png").write_bytes(png_that_says(*size))
+    (tmp_path / "bomb.png").write_bytes(png(*size, b""))
     with pytest.raises(UserError, match=r"bomb\.png.*shrink it first"):
         read_image(tmp_path / "bomb.png")
 

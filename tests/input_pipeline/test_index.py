@@ -43,6 +43,12 @@ def test_a_copy_has_nearly_the_same_fingerprint(copy):
         assert bits_apart(fingerprint(encoded(image)), fingerprint(copy(image))) <= 4
 
 
+def test_a_copy_of_16_bits_has_nearly_the_same_fingerprint():
+    grey = picture()[..., 1]
+    deep, usual = (encoded(Image.fromarray(values)) for values in (grey.astype(np.uint16) * 257, grey))
+    assert bits_apart(fingerprint(deep), fingerprint(usual)) <= 4
+
+
 def test_another_picture_has_another_fingerprint():
     prints = [fingerprint(encoded(Image.fromarray(picture(seed)))) for seed in range(10)]
     apart = [bits_apart(first, second) for place, first in enumerate(prints) for second in prints[:place]]

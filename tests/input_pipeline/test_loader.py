@@ -248,11 +248,39 @@ def test_the_table_of_sources_says_how_each_is_trained_on():
         ({"name": "scenes", "num_scenes": 5, "seed": 3, "wheels": 4}, "'scenes'.*wheels"),
         ({"name": "scenes", "seed": 3}, "'scenes'.*num_scenes"),
         ({"name": "scenes", "num_scenes": 0, "seed": 3}, "at least 1"),
-        ({"name": "refcoco", "num_scenes": 5}, "'refcoco'.*num_scenes"),
+        (
+            {"name": "refcoco", "num_scenes": 5},
+            "'refcoco'.*without data_dir, .*with num_scenes.*wanted are name, data_d",
+        ),
+        ({"name": "scene", "num_scenes": 5, "seed": 3}, "no source is called 'scene'; is 'scenes' meant"),
+        (
+            {"name": "refcok", "data_dir": "absent", "split": "train"},
+            "no source is called 'refcok'; is 'refcoco' meant",
+        ),
+        ({"name": "photographs", "num_scenes": 5}, "'photographs'; there are scenes, ade20k, coco, "),
+        ({"num_scenes": 5, "seed": 3}, "no source is called ''; there are scenes, "),
         ({"name": "refcoco", "data_dir": "absent", "split": "train"}, "no prepared data set 'refcoco' in 'absent'"),
     ],
-    ids=["surplus key", "missing key", "out of range", "keys of another", "no data"],
+    ids=[
+        "surplus key",
+        "missing key",
+        "out of range",
+        "keys of another",
+        "misspelt",
+        "misspelt set",
+        "none such",
+        "no name",
+        "no data",
+    ],
 )
 def test_a_description_that_fits_nothing_is_refused(description, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         make_source(description)
+    assert "open_source" not in str(caught.value)
+
+
+def test_a_prepared_set_without_a_builder_and_the_name_of_a_configuration_are_left_to_the_folder(tmp_path):
+    (tmp_path / "ours" / "half").mkdir(parents=True)
+    for name in ("ours", "half"):
+        with pytest.raises(UserError, match=f"no prepared data set '{name}'"):
+            make_source({"name": name, "data_dir": str(tmp_path), "split": "train"})

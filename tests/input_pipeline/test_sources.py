@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+import re
 import runpy
 import shutil
 import subprocess
@@ -122,6 +123,17 @@ def test_a_record_of_another_schema_version_is_one_clear_line(version):
         sources.parse_record(example.SerializeToString())
 
 
+def test_the_version_is_checked_before_any_other_field():
+    """Another version may have a list where this one has a single value."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    example = tf_example_pb2.Example()
+    example.features.feature["authors"].bytes_list.SetInParent()
+    example.features.feature["schema_version"].int64_list.value.append(2)
+    with pytest.raises(UserError, match="the record is of schema version 2, this code reads version 1"):
+        sources.parse_record(example.SerializeToString())
+
+
 def test_missing_data_set_names_the_command(tmp_path):
     with pytest.raises(UserError, match=r"unilseg_jax\.prepare refcoco --config refcocog --raw DIR --out") as caught:
         sources.open_source("refcoco/refcocog", data_dir=tmp_path / "nowhere", split="val")
@@ -228,6 +240,57 @@ def test_a_set_without_an_index_is_read_through_once(several, capsys):
     assert [column.tolist() for column in again.index] == wanted
     assert "index of train" in capsys.readouterr().err
     assert file.exists()
+
+
+# ---- Damaged files ---------------------------------------------------------------------------------------
+
+
+def spoil(number, content):
+    """Overwrites the middle of a file's used part, or all of it."""
+
+    def harm(path):
+        whole = path.read_bytes()
+        path.write_bytes(content if number is None else whole[:number] + content + whole[number + len(content) :])
+
+    return harm
+
+
+def replace(old, new):
+    return lambda path: path.write_text(re.sub(old, new, path.read_text(), count=1))
+
+
+DAMAGE = [
+    ("*-train.array_record*", spoil(200, bytes(100)), r"train\.array_record-00000-of-00001' is damaged \(Corrupted"),
+    ("*-train.array_record*", spoil(None, b""), r"train\.array_record-00000-of-00001' is damaged"),
+    ("*-train.array_record*", Path.unlink, r"train\.array_record-00000-of-00001' is damaged"),
+    ("dataset_info.json", spoil(None, b"{}"), r"dataset_info\.json' is damaged \(Invalid version"),
+    ("dataset_info.json", spoil(None, b'{"na'), r"dataset_info\.json' is damaged"),
+    ("dataset_info.json", replace(r'"shardLengths": \[\s*"4"', '"shardLengths": ["0"'), "damaged .train has 0 records"),
+    ("dataset_info.json", replace("array_record", "tfrecord"), r"train'\) cannot be opened"),
+    ("features.json", spoil(None, b"{}"), r"features\.json' is damaged \(Python class name must contain a dot"),
+    ("features.json", spoil(None, b""), r"features\.json' is damaged"),
+    ("features.json", Path.unlink, r"features\.json' is damaged"),
+]
+
+
+@pytest.mark.parametrize(("pattern", "harm", "message"), DAMAGE)
+def test_a_damaged_file_is_named_and_what_to_do(more, tmp_path, pattern, harm, message):
+    shutil.copytree(more / "refcoco", tmp_path / "refcoco")
+    (path,) = tmp_path.rglob(pattern)
+    harm(path)
+    with pytest.raises(UserError, match=message + ".*; prepare the data set again, with --overwrite") as caught:
+        sources.open_source("refcoco", data_dir=tmp_path, split="train")
+    assert "\n" not in str(caught.value)
+
+
+def test_damage_that_shows_later_is_named_too(several):
+    """The description says more records than there are, so the first one is sound."""
+    longer = sources.TripletSource(several.directory, "train", len(several) + 1)
+    (several.directory / "index-train.npz").unlink()
+    replace(r'"shardLengths": \[\s*"4"', '"shardLengths": ["5"')(several.directory / "dataset_info.json")
+    for read in (lambda: longer.record(4), lambda: longer[4], lambda: longer.samples):
+        with pytest.raises(UserError, match=r"record 4 of .* is not read: .*00000-of-00001' is damaged"):
+            read()
 
 
 def test_an_index_of_other_records_is_refused(several):

@@ -10,7 +10,7 @@ from memory_records import SIDE, MemoryRecords
 from PIL import Image
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline import stand_ins, transforms, triplet
+from unilseg_jax.input_pipeline import stand_ins, stored_pictures, transforms
 from unilseg_jax.input_pipeline.index import sample_count
 from unilseg_jax.input_pipeline.transforms import Decode, Flip, HideAndSeek, Shown, Tokenize, ToSquare, make_stages
 from unilseg_jax.input_pipeline.triplet import Triplet
@@ -92,6 +92,15 @@ def test_samples_are_named_masks_and_phrases_for_nothing():
     found = [numbers.tolist() for numbers in sample_phrases(phrase_masks)]
     assert found == [[2], [0, 4], [1], [5]]
     assert len(found) == sample_count(phrase_masks)
+
+
+def test_phrases_of_one_absent_object_are_one_sample():
+    """Object 5 is there, objects 9 and 3 are not, and two phrases say of none which one they mean."""
+    phrase_masks, objects = [-1, -1, 0, -1, -1, -1, 0, -2], [9, -1, 5, 3, 9, -1, 5, 9]
+    found = [numbers.tolist() for numbers in sample_phrases(phrase_masks, objects)]
+    assert found == [[2, 6], [0, 4], [1], [3], [5]]
+    assert len(found) == sample_count(phrase_masks, objects)
+    assert sample_count(phrase_masks) == 6, "records without the field"
 
 
 def test_each_phrase_of_an_object_is_drawn():
@@ -180,13 +189,14 @@ ENCODED = {
     "EXIF": turned(),
     "PNG": saved("RGB", format="PNG"),
     "palette": saved("P", format="PNG"),
+    "16 bits": cv2.imencode(".png", np.arange(48, dtype=np.uint16).reshape(6, 8) * 1300)[1].tobytes(),
     "bytes after the end": saved("RGB", format="JPEG") + b"\0\0",
 }
 
 
 @pytest.mark.parametrize("name", ENCODED)
 def test_pictures_decode_to_the_pixels_that_the_builders_saw(name):
-    np.testing.assert_array_equal(transforms.decode_stored(ENCODED[name]), triplet.decode_image(ENCODED[name]))
+    np.testing.assert_array_equal(transforms.decode_stored(ENCODED[name]), stored_pictures.decode_image(ENCODED[name]))
 
 
 def test_real_pictures_decode_to_the_pixels_that_the_builders_saw(shared_dir):
@@ -194,7 +204,7 @@ def test_real_pictures_decode_to_the_pixels_that_the_builders_saw(shared_dir):
     assert files
     for file in files:
         encoded = file.read_bytes()
-        np.testing.assert_array_equal(transforms.decode_stored(encoded), triplet.decode_image(encoded))
+        np.testing.assert_array_equal(transforms.decode_stored(encoded), stored_pictures.decode_image(encoded))
 
 
 @pytest.mark.parametrize("spoil", [lambda data: data[: len(data) // 2], lambda data: data[:40] + b"\xff\xd9"])

@@ -9,6 +9,7 @@ from PIL import Image
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import triplet
 from unilseg_jax.input_pipeline.index import sample_count
+from unilseg_jax.input_pipeline.stored_pictures import decode_image
 from unilseg_jax.ops.masks import mask_to_rle
 
 
@@ -107,15 +108,24 @@ def test_record_whose_picture_is_of_another_size_is_refused():
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "1"])
 def test_every_colour_mode_becomes_rgb(mode):
     kind = "JPEG" if mode == "CMYK" else "PNG"
-    image = triplet.decode_image(encoded_picture(kind=kind, mode=mode))
+    image = decode_image(encoded_picture(kind=kind, mode=mode))
     assert image.shape == (20, 30, 3)
     assert image.dtype == np.uint8
+
+
+def test_grey_levels_of_16_bits_are_scaled_and_not_clipped():
+    values = np.array([[0, 128, 129, 257], [300, 32768, 65406, 65535]], np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG")
+    image = decode_image(buffer.getvalue())
+    assert image[..., 0].tolist() == [[0, 0, 1, 1], [1, 128, 254, 255]]
+    assert (image == image[..., :1]).all()
 
 
 def test_exif_orientation_is_not_applied():
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert triplet.decode_image(encoded_picture(kind="JPEG", exif=exif)).shape == (20, 30, 3)
+    assert decode_image(encoded_picture(kind="JPEG", exif=exif)).shape == (20, 30, 3)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
@@ -123,7 +133,7 @@ def test_truncated_picture_is_refused(kind):
     encoded = encoded_picture(height=200, width=300, kind=kind)
     for length in (0, 10, 40, len(encoded) // 2):
         with pytest.raises(UserError, match="picture"):
-            triplet.decode_image(encoded[:length])
+            decode_image(encoded[:length])
 
 
 def test_decompression_bomb_is_refused():
@@ -134,7 +144,7 @@ def test_decompression_bomb_is_refused():
 
     header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
     with pytest.raises(UserError, match=r"50000 × 50000|limit"):
-        triplet.decode_image(bytes(header))
+        decode_image(bytes(header))
 
 
 def test_phrase_ids_are_kept_and_missing_in_older_records():
@@ -142,7 +152,7 @@ def test_phrase_ids_are_kept_and_missing_in_older_records():
     record = a_record(phrases=phrases)
     assert triplet.decode_record(record).phrase_ids == ("7",)
     assert triplet.decode_record(a_record()).phrase_ids == ("", "")
-    del record["phrase_ids"]
+    del record["phrase_ids"], record["phrase_objects"]
     assert triplet.decode_record(record).phrase_ids == ()
 
 

@@ -1,7 +1,9 @@
 """Files are told apart by their content; bad ones cost one line."""
 
 import argparse
+import importlib
 import pickle
+import re
 import sys
 import zipfile
 
@@ -163,11 +165,37 @@ def test_a_file_that_needs_code_is_refused_and_the_code_not_run(tmp_path, torch,
 
 
 @NEEDS_TORCH
-def test_a_plain_pickle_is_refused_and_its_code_not_run(tmp_path, torch, capsys):
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize(
+    ("thing", "name"), [(Runs(), "print"), (argparse.Namespace(lr=1), "argparse.Namespace")], ids=["function", "class"]
+)
+def test_a_plain_pickle_is_refused_by_the_code_it_names_which_is_not_run(
+    tmp_path, torch, capsys, protocol, thing, name
+):
     path = tmp_path / "model.pth"
-    path.write_bytes(pickle.dumps({"state_dict": Runs()}))
-    refusal(path)
+    path.write_bytes(pickle.dumps({"state_dict": {"print": 1, "a": thing}, "more": [thing, thing]}, protocol))
+    message = refusal(path)
+    assert re.search(rf"running code \(\w*\.?{re.escape(name)}\)", message)
+    assert "copy it again" not in message
     assert "code was run" not in capsys.readouterr().out
+
+
+@NEEDS_TORCH
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(("extra", "says"), [({}, "pickle of protocol 4"), ({"x": Runs()}, "running code (builtins.")])
+def test_a_file_of_a_newer_protocol_is_not_called_damaged(tmp_path, torch, capsys, zipped, extra, says):
+    path = tmp_path / "model.pth"
+    content = {"state_dict": {"a": torch.ones(1)}, **extra}
+    torch.save(content, path, pickle_protocol=4, _use_new_zipfile_serialization=zipped)
+    assert says in refusal(path)
+    assert "code was run" not in capsys.readouterr().out
+
+
+@NEEDS_TORCH
+def test_a_pickle_of_nothing_but_numbers_is_no_checkpoint(tmp_path, torch):
+    path = tmp_path / "model.pth"
+    path.write_bytes(pickle.dumps({"state_dict": {"a": 5}}, 2))
+    assert "is not a checkpoint" in refusal(path)
 
 
 @NEEDS_TORCH
@@ -179,3 +207,27 @@ def test_what_is_not_a_dictionary_of_tensors_is_refused(tmp_path, torch):
     assert "it holds epoch (int), name (str)" in refusal(path)
     torch.save({"state_dict": {}}, path)
     assert "holds no tensors" in refusal(path)
+
+
+@NEEDS_TORCH
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2", "conjugate", "meta"])
+def test_tensors_that_numpy_cannot_take_are_named(tmp_path, torch, kind):
+    path = tmp_path / "model.pth"
+    if kind == "conjugate":
+        odd, said = torch.ones(2, dtype=torch.complex64).conj(), "odd.weight (complex64, cpu)"
+    elif kind == "meta":
+        odd, said = torch.ones(2, device="meta"), "odd.weight (float32, meta)"
+    else:
+        odd, said = torch.zeros(2, dtype=getattr(torch, kind)), f"odd.weight ({kind}, cpu)"
+    torch.save({"state_dict": {"a": torch.ones(2), "odd.weight": odd}}, path)
+    assert f"cannot take: {said}; save them as float32" in refusal(path)
+
+
+@NEEDS_TORCH
+def test_tensors_of_safetensors_that_numpy_cannot_take_are_named(tmp_path, torch):
+    path = tmp_path / "model.safetensors"
+    odd = {f"odd.{n}": torch.zeros(2, dtype=torch.float8_e4m3fn) for n in range(7)}
+    importlib.import_module("safetensors.torch").save_file({"a": torch.ones(2), **odd}, path)
+    message = refusal(path)
+    assert "odd.0 (F8_E4M3), odd.1 (F8_E4M3)" in message
+    assert "and 2 more; save them as float32" in message

@@ -74,6 +74,31 @@ def test_all_differences_are_told_at_once(tmp_path):
         assert line in message
 
 
+@pytest.mark.parametrize(
+    "prefixes",
+    [
+        ("fusion", "all_fusion"),
+        ("fusion",),
+        ("all_fusion_module.",),
+        ("pixel_decoder.cross_attn_",),
+        ("query_decoder.",),
+        ("query_decoder.query_transformer.",),
+        ("fusion", "all_fusion", "pixel_decoder.cross_attn_", "query_decoder."),
+    ],
+    ids="+".join,
+)
+def test_a_file_without_a_whole_module_is_refused_and_all_that_lacks_listed(tmp_path, prefixes):
+    tensors = random_released()
+    lacking = [name for name in tensors if name.startswith(prefixes)]
+    path = write(tmp_path / "m.safetensors", {name: tensors[name] for name in tensors if name not in lacking})
+    with pytest.raises(UserError, match="is not a complete model in the released layout") as caught:
+        load_released(path)
+    message = str(caught.value)
+    assert all(f"missing: {name}, wanted" in message for name in lacking)
+    assert "surplus" not in message
+    assert "sentence_proj" not in message
+
+
 def test_all_differences_are_listed_however_many(tmp_path):
     tensors = random_released() | {f"extra.{n}": np.ones(1, np.float32) for n in range(100)}
     with pytest.raises(UserError, match="100 tensors differ") as caught:

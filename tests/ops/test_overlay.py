@@ -32,6 +32,26 @@ def test_the_legend_lies_below_the_picture(size):
     assert (strip == colour_of(1)).all(1).any()
 
 
+@pytest.mark.parametrize(
+    ("size", "enlarged"),
+    [
+        ((40, 60), (240, 360)),
+        ((300, 400), (300, 400)),
+        ((1279, 1), (1279, 1)),
+        ((600, 10), (1200, 20)),
+        ((1, 1), (320, 320)),
+        ((1, 1279), (1, 1279)),
+    ],
+)
+def test_a_picture_is_enlarged_within_limits_and_white_lies_beside_a_narrow_one(size, enlarged):
+    out = draw_overlay(np.zeros((*size, 3), np.uint8), np.zeros((1, *size), bool), ["dog"])
+    height, width = enlarged
+    assert out.shape[1] == max(width, 320)
+    assert out.shape[0] < height + 100
+    assert not out[:height, :width].any()
+    assert (out[:height, width:] == 255).all()
+
+
 def test_a_note_stands_behind_the_phrase():
     seen, unseen = (legend(["dog"], [note], 320, 14) for note in ("", "nothing found"))
     assert (unseen[:, 100:] < 200).any()

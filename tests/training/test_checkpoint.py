@@ -1,5 +1,6 @@
 """Checkpoints: what is written is read again, bit by bit, and whatever is broken costs one line."""
 
+import errno
 import json
 import shutil
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from training_states import TINY, assert_same, on_disk, restore, save, some_state, tree
+from training_states import TINY, assert_same, model_variables, on_disk, restore, save, some_state, tree
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.interop.pretrained import Pretrained
@@ -85,6 +86,7 @@ def test_a_checkpoint_of_another_model_is_one_line(run, other):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.usefixtures("any_tree_is_a_model")
 @pytest.mark.parametrize("name", UNFINISHED)
 def test_an_unfinished_checkpoint_is_ignored(copied_run, name):
     leave_unfinished(copied_run, 6, name)
@@ -94,6 +96,7 @@ def test_an_unfinished_checkpoint_is_ignored(copied_run, name):
     assert_same(restore(copied_run, some_state(7, 0)), some_state(5, 9))
 
 
+@pytest.mark.usefixtures("any_tree_is_a_model")
 def test_a_run_is_read_as_a_model(run):
     pretrained = load_pretrained(run)
     wanted = some_state(1, 6)
@@ -104,7 +107,7 @@ def test_a_run_is_read_as_a_model(run):
 
 def test_save_pretrained_and_back(tmp_path):
     carried = {"backbone.visual.proj": np.arange(6, dtype=np.float32).reshape(2, 3)}
-    variables = jax.tree.map(np.asarray, tree(3))
+    variables = model_variables()
     wanted = Pretrained(architecture=TINY, variables=variables, input_size=96, carried=carried)
     path = tmp_path / "a" / "model"
     save_pretrained(path, wanted)
@@ -118,7 +121,7 @@ def test_save_pretrained_and_back(tmp_path):
 def test_save_pretrained_fills_an_empty_directory(tmp_path):
     path = tmp_path / "model"
     path.mkdir()
-    save_pretrained(path, Pretrained(architecture=TINY, variables=tree(3)))
+    save_pretrained(path, Pretrained(architecture=TINY, variables=model_variables()))
     assert load_pretrained(path).architecture == TINY
 
 
@@ -136,10 +139,10 @@ def test_save_pretrained_overwrites_nothing(tmp_path, kind):
 
 def test_save_pretrained_leaves_nothing_behind_when_it_fails(tmp_path, monkeypatch):
     def fail(*_, **__):
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match=r"cannot write .*No space left on device; make room"):
         save_pretrained(tmp_path / "model", Pretrained(architecture=TINY, variables=tree(3)))
     assert not list(tmp_path.iterdir())
 
@@ -169,6 +172,29 @@ def make_it_a_list(folder):
     (folder / "model.json").write_text("[]")
 
 
+def say_in_model_file(**sizes):
+    def change(folder):
+        description = json.loads((folder / "model.json").read_text())
+        description["architecture"].update(sizes)
+        (folder / "model.json").write_text(json.dumps(description))
+
+    return change
+
+
+def make_its_architecture_a_word(folder):
+    (folder / "model.json").write_text('{"architecture": "x"}')
+
+
+def make_it_a_folder(folder):
+    (folder / "model.json").unlink()
+    (folder / "model.json").mkdir()
+
+
+def make_its_input_size_endless(folder):
+    description = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(description | {"input_size": float("inf")}))
+
+
 def remove_checkpoints(folder):
     shutil.rmtree(folder / checkpoint.CHECKPOINTS)
 
@@ -188,6 +214,12 @@ def leave_only_an_unfinished_one(folder):
         (add_unknown_size, r"model\.json' is damaged: .*wheels"),
         (forget_input_size, r"model\.json' is damaged"),
         (make_it_a_list, r"model\.json' is damaged"),
+        (make_its_architecture_a_word, r"model\.json' is damaged: wanted a table"),
+        (make_it_a_folder, r"cannot read .*model\.json': Is a directory"),
+        (make_its_input_size_endless, r"model\.json' is damaged: input_size = inf, wanted a whole number"),
+        (say_in_model_file(embed_dim=8.0), r"model\.json' is damaged: embed_dim = 8\.0, wanted something like 128"),
+        (say_in_model_file(depths=[[1]] * 4), r"model\.json' is damaged: depths = \(\[1\], "),
+        (say_in_model_file(pre_fusion=1), r"model\.json' is damaged: pre_fusion = 1, wanted something like True"),
         (remove_checkpoints, "no finished checkpoint"),
         (leave_only_an_unfinished_one, "no finished checkpoint"),
     ],
@@ -198,6 +230,22 @@ def test_a_broken_model_directory_is_one_line(copied_run, damage, message):
     with pytest.raises(UserError, match=message) as error:
         load_pretrained(copied_run)
     assert "\n" not in str(error.value)
+
+
+def test_weights_that_do_not_fit_the_description_are_listed(tmp_path):
+    path = tmp_path / "model"
+    save_pretrained(path, Pretrained(architecture=TINY, variables=model_variables()))
+    say_in_model_file(sentence_width=5, query_width=16, language_path=True)(path)
+    with pytest.raises(UserError, match=r"are not those of its model\.json; \d+ variables differ") as error:
+        load_pretrained(path)
+    message = str(error.value)
+    for line in (
+        "missing: params/language_path/norm/scale",
+        "surplus: params/sentence_proj/kernel",
+        "other shape: params/text_encoder/text_projection, found (64, 16), wanted (64, 5)",
+        "other shape: params/vision_path/mask_features/kernel, found (3, 3, 64, 8), wanted (3, 3, 64, 16)",
+    ):
+        assert f"\n  {line}" in message
 
 
 def test_json_is_written_in_one_move(tmp_path):

@@ -1,6 +1,7 @@
 """Where a run's first weights come from."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from unilseg_jax.interop.pretrained import Pretrained
 from unilseg_jax.interop.torch_export import write_released
 from unilseg_jax.interop.torch_import import load_released
 from unilseg_jax.training.checkpoint import save_pretrained
-from unilseg_jax.training.start import check_given, first_weights
+from unilseg_jax.training.start import check_given, fill, first_weights, weights_of_run
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +72,26 @@ def test_weights_that_are_not_there_are_refused_at_once(key, tmp_path):
 def test_weights_that_are_there_pass(tmp_path):
     check_given()
     check_given(model=str(tmp_path))
+
+
+def test_given_weights_are_read_before_there_are_fresh_ones(released, pretrained):
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), pretrained.variables)
+    found, _, _ = first_weights(shapes, pretrained.architecture, model=released)
+    whole = fill(fresh(pretrained), found)
+    jax.tree.map(np.testing.assert_array_equal, whole, pretrained.variables)
+    nothing, _, _ = first_weights(shapes, pretrained.architecture)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(fill(fresh(pretrained), nothing)))
+
+
+def test_a_new_run_checks_its_weights_and_one_that_goes_on_needs_none(tmp_path, capsys):
+    init = {"model": str(tmp_path / "absent.pth"), "swin": "", "clip": ""}
+    with pytest.raises(UserError, match=r"config\.init\.model: no such file"):
+        weights_of_run(tmp_path, init)
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    assert weights_of_run(tmp_path, init) == (init, True)
+    started = {"model": "a.pth", "swin": "", "clip": ""}
+    (tmp_path / "config.json").write_text(json.dumps({"init": started}))
+    assert weights_of_run(tmp_path, started) == (started, True)
+    assert capsys.readouterr().out == ""
+    assert weights_of_run(tmp_path, init) == (started, True)
+    assert capsys.readouterr().out.count("\n") == 1

@@ -1,8 +1,10 @@
 """What a run leaves behind while it goes."""
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
 from unilseg_jax.training.writer import METRICS_FILE, MetricWriter, ProgressLine
 
@@ -77,3 +79,36 @@ def test_speed_is_of_the_images_since_the_last_call_without_pauses(monkeypatch):
     progress.resume()
     now[0] += 1
     assert progress.update(15, 1.0) == pytest.approx(10)
+
+
+def test_a_run_that_goes_on_knows_its_seconds_up_to_there(tmp_path):
+    write(tmp_path, 0, *((step, {"train/loss": 1.0, "train/seconds": 10.0 * step}) for step in (1, 2, 3, 4)))
+    assert MetricWriter(tmp_path, 2, 100).seconds_before == 20
+    (tmp_path / "new").mkdir()
+    assert MetricWriter(tmp_path / "new", 0, 100).seconds_before == 0
+
+
+def test_seconds_of_training_grow_from_those_before_without_pauses(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("unilseg_jax.training.writer.time.perf_counter", lambda: now[0])
+    progress = ProgressLine(4, 100, batch_size=4, seconds=30.0)
+    now[0] += 2
+    progress.update(10, 1.0)
+    progress.pause()
+    now[0] += 50
+    progress.resume()
+    now[0] += 1
+    progress.update(15, 1.0)
+    assert progress.seconds == pytest.approx(33)
+
+
+def test_a_bar_says_that_it_compiles_until_there_are_numbers(monkeypatch):
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=100)
+    monkeypatch.setattr("unilseg_jax.training.writer.Console", lambda **_: terminal)
+    with ProgressLine(0, 100, batch_size=4) as progress:
+        first = screen.getvalue()
+        progress.update(20, 1.25)
+    assert "compiling" in first
+    assert "nan" not in screen.getvalue()
+    assert "loss 1.2500" in screen.getvalue()

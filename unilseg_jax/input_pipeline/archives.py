@@ -10,7 +10,7 @@ import tarfile
 import zipfile
 import zlib
 from pathlib import Path, PureWindowsPath
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.raw_files import note
@@ -20,12 +20,14 @@ MAX_MEMBER = 1 << 28
 
 ENDINGS = (".zip", ".tar")
 
+InfoT = TypeVar("InfoT")  # how a library describes a member
+
 
 class Member(NamedTuple):
     """A file of an archive.
 
     Attributes:
-        name: its path in the archive, with slashes.
+        name: its path in the archive, with single slashes and without a "." among its folders.
         size: in bytes.
     """
 
@@ -33,7 +35,7 @@ class Member(NamedTuple):
     size: int
 
 
-class Archive(abc.ABC):
+class Archive(abc.ABC, Generic[InfoT]):
     """An open archive.
 
     Attributes:
@@ -46,6 +48,8 @@ class Archive(abc.ABC):
         self.path = path
         self.members: dict[str, Member] = {}
         self.faults: list[tuple[str, str]] = []
+        # By name: the library's own look-up returns the last member of a name, whatever it is.
+        self._infos: dict[str, InfoT] = {}
 
     def __enter__(self) -> "Archive":
         return self
@@ -76,7 +80,7 @@ class Archive(abc.ABC):
             raise UserError(f"the member {name!r} has {len(content)} bytes, {self.members[name].size} are wanted")
         return content
 
-    def _add(self, name: str, size: int, *, plain: bool) -> None:
+    def _add(self, name: str, size: int, info: InfoT, *, plain: bool) -> None:
         """Takes a member up, or lists what is wrong with it."""
         shown = name.encode("utf-8", "backslashreplace").decode()
         if shown != name or "\0" in name:
@@ -87,13 +91,15 @@ class Archive(abc.ABC):
             self.faults.append((name, "the member is a link or a device, a file is wanted"))
         elif size > MAX_MEMBER:
             self.faults.append((name, f"the member has {size:,} bytes, at most {MAX_MEMBER:,} are read"))
-        elif name in self.members:
+        # `a.jpg` and `./a.jpg` unpack to one file.
+        elif (path := "/".join(part for part in name.split("/") if part not in ("", "."))) in self.members:
             self.faults.append((name, "the member is there twice; the first one is kept"))
         else:
-            self.members[name] = Member(name, size)
+            self.members[path] = Member(path, size)
+            self._infos[path] = info
 
 
-class ZipArchive(Archive):
+class ZipArchive(Archive[zipfile.ZipInfo]):
     """A ZIP file."""
 
     def __init__(self, path: Path):
@@ -102,29 +108,27 @@ class ZipArchive(Archive):
         for info in self._file.infolist():
             mode = info.external_attr >> 16
             if not info.is_dir():
-                self._add(info.filename, info.file_size, plain=not mode or stat.S_IFMT(mode) in (0, stat.S_IFREG))
+                self._add(info.filename, info.file_size, info, plain=not mode or stat.S_IFMT(mode) in (0, stat.S_IFREG))
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
     def _read(self, name: str) -> bytes:
-        with self._file.open(name) as file:
+        with self._file.open(self._infos[name]) as file:
             return file.read(MAX_MEMBER)
 
 
-class TarArchive(Archive):
+class TarArchive(Archive[tarfile.TarInfo]):
     """A TAR file that is not compressed, so that members are found without reading all before them."""
 
     def __init__(self, path: Path):
         super().__init__(path)
         self._file = tarfile.open(path, "r:")
-        self._infos: dict[str, tarfile.TarInfo] = {}
         try:
             for info in self._file:
                 if not info.isdir():
-                    self._add(info.name, info.size, plain=info.isreg() and not info.issparse())
-                    self._infos.setdefault(info.name, info)
+                    self._add(info.name, info.size, info, plain=info.isreg() and not info.issparse())
             # tarfile takes a header that is cut or overwritten for the end; the real end is a block of zeros.
             file = self._file.fileobj
             assert file is not None

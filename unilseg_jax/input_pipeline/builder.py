@@ -6,7 +6,7 @@ index and the report are made here. Records keep the order of the items, so that
 
 import abc
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -17,6 +17,7 @@ from jaxtyping import Bool, UInt8
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import triplet
 from unilseg_jax.input_pipeline.annotations import Annotations
+from unilseg_jax.input_pipeline.coco_format import Fault
 from unilseg_jax.input_pipeline.conversion import Conversion, SplitCounts, forget_refusal, image_key
 from unilseg_jax.input_pipeline.index import IndexWriter
 from unilseg_jax.input_pipeline.raw_files import Picture
@@ -34,6 +35,10 @@ class SetConfig(tfds.core.BuilderConfig):
         description: one line.
         published: sizes as its authors give them, by split: pictures, objects (masks), phrases; None where a
             size is not published or not counted that way.
+        homepage: where the configuration comes from, if not from its builder's `HOMEPAGE`.
+        fetch: in one line, what to fetch from where; "" where the files are the user's own.
+        picture_places: where the pictures may lie in the raw folder, as patterns; none where `found_configs` finds
+            the pictures themselves. `--pictures` may name another place, so `found_configs` does not ask for them.
         **more: of `tfds.core.BuilderConfig`.
     """
 
@@ -43,9 +48,13 @@ class SetConfig(tfds.core.BuilderConfig):
         name: str,
         description: str,
         published: Mapping[str, tuple[int | None, int | None, int | None]] | None = None,
+        homepage: str = "",
+        fetch: str = "",
+        picture_places: Sequence[str] = (),
         **more,
     ):
         super().__init__(name=name, description=description, **more)
+        self.homepage, self.fetch, self.picture_places = homepage, fetch, tuple(picture_places)
         self.published = {
             split: SplitCounts(pictures=sizes[0], objects=sizes[1], phrases=sizes[2])
             for split, sizes in (published or {}).items()
@@ -96,7 +105,8 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Returns the items of each split, small, in the order of their records.
 
         An item's `repr` says all that it holds: by it an unfinished conversion knows what has changed.
-        What is wrong with an index file is listed with `self.conversion.skip`.
+        What is wrong with an index file is listed with `self.conversion.skip`; a picture that cannot become an
+        item, or a folder or video of them, with `self.conversion.lose_unplanned`.
 
         Raises:
             UserError: nothing can be converted at all.
@@ -184,14 +194,33 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Returns the name under which an item that cannot be used is listed."""
         return str(item)
 
+    def list_faults(self, split: str, file: str, faults: Sequence[Fault], known: Container[int]) -> None:
+        """Lists what is left out of an annotation file in the form of COCO.
+
+        Args:
+            split: of the file.
+            file: its name.
+            faults: as its reader returns them.
+            known: ids of its pictures; an entry of `images` without one of them is a picture that is lost.
+        """
+        for part, key, reason in faults:
+            lost = part == "images" and not (isinstance(key, int) and key in known)
+            lists = self.conversion.lose_unplanned if lost else self.conversion.skip
+            lists(split, file, f"{part}: {reason}", id=key)
+
     @property
     def source(self) -> str:
         """The name that records carry."""
         return f"{self.name}/{self.builder_config.name}"
 
+    @property
+    def homepage(self) -> str:
+        """Where the configuration comes from."""
+        return self.builder_config.homepage or self.HOMEPAGE
+
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=triplet.features(), homepage=self.HOMEPAGE, disable_shuffling=True
+            features=triplet.features(), homepage=self.homepage, disable_shuffling=True
         )
 
     def _download_and_prepare(self, *args, **kwargs) -> None:
@@ -211,7 +240,7 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         self.conversion.check_skipped(self.max_skipped, directory.with_name(str(self.version)))
         self.conversion.write(
-            directory, self.builder_config.published, source=self.source, licence=self.LICENCE, homepage=self.HOMEPAGE
+            directory, self.builder_config.published, source=self.source, licence=self.LICENCE, homepage=self.homepage
         )
         forget_refusal(directory.with_name(str(self.version)))
 

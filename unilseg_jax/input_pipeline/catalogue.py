@@ -1,7 +1,8 @@
 """Finds the builders and stand-ins under `data/` of the checkout that this package runs from.
 
 The modules are loaded by their place, in a package of their own name, so that no top-level package called
-`data` or `refcoco` gets in the way of the user's.
+`data` or `refcoco` gets in the way of the user's. TFDS has builders of its own called `coco` or `davis`, so ours
+are not entered in its registry.
 """
 
 import importlib.util
@@ -69,13 +70,16 @@ def _load(name: str, module: str) -> ModuleType:
 
 
 def _execute(name: str, file: Path, search: list[str] | None) -> None:
+    import tensorflow_datasets as tfds  # here: the names of the sets are wanted without it
+
     spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=search)
     assert spec is not None
     assert spec.loader is not None, "a .py file has a loader"
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with tfds.core.registered.skip_registration():
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise

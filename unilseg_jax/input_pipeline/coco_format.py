@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.json_stream import list_entries
+from unilseg_jax.input_pipeline.triplet import is_utf8
 from unilseg_jax.ops import masks
 from unilseg_jax.text.prompts import ClassName
 
@@ -92,7 +93,10 @@ def read_coco(path: Path, fields: Collection[str], *, key: str = "id") -> CocoFi
             elif part == "categories":
                 category = whole(entry, "id")
                 _check_new(category, categories)
-                categories[category] = str(fields_of(entry).get("name", ""))
+                name = str(fields_of(entry).get("name", ""))
+                if not is_utf8(name):
+                    raise UserError(f"the category's name {name!r} is not UTF-8")
+                categories[category] = name
             else:
                 number, image_id = whole(entry, key), whole(entry, "image_id")
                 _check_new(number, seen)

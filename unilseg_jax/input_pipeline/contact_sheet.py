@@ -13,7 +13,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from unilseg_jax.input_pipeline.sources import TripletSource
-from unilseg_jax.input_pipeline.triplet import NOTHING, UNKNOWN, Triplet, decode_record
+from unilseg_jax.input_pipeline.triplet import NOTHING, UNKNOWN, Triplet
 from unilseg_jax.ops.overlay import colour_of, legend, tint
 
 TILE = 400  # px, longer side of a picture, and width of its legend
@@ -45,8 +45,8 @@ def write_sheet(path: Path, source: TripletSource, numbers: Sequence[int]) -> No
     """
     tiles = []
     for number in numbers:
-        record = source.record(number)
-        tiles.append(draw_record(decode_record(record), [name.decode() for name in record["mask_categories"]]))
+        categories = [name.decode() for name in source.record(number)["mask_categories"]]
+        tiles.append(draw_record(source[number], categories))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     Image.fromarray(_sheet(tiles)).save(partial, "PNG")

@@ -1,14 +1,10 @@
 """What every builder under `data/` keeps of a conversion: counts per split, and what it skipped and why."""
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
-import os
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from unilseg_jax.errors import UserError
@@ -56,7 +52,8 @@ class Conversion:
         counts: by split.
         skipped: what was left out, as `skip` lists it.
         facts: further entries of the report, as JSON takes them.
-        lost_items: items of a plan of which nothing could be used: pictures, or archives.
+        lost_items: items of a plan of which nothing could be used: pictures, or archives; with those of the source
+            that did not become items.
         lost_pictures: pictures within an item that could not be used.
     """
 
@@ -68,6 +65,7 @@ class Conversion:
         self.lost_pictures = 0
         self._on_picture = on_picture
         self._totals: Counter[str] = Counter()
+        self._unplanned = 0
         self._done: Counter[str] = Counter()
 
     def expect(self, split: str, pictures: int) -> None:
@@ -91,6 +89,20 @@ class Conversion:
         """Lists an item of the plan that is left out as a whole; see `skip`."""
         self.lost_items += 1
         self.skip(split, file, reason)
+
+    def lose_unplanned(self, split: str, file: str, reason: str, pictures: int = 1, **ids: object) -> None:
+        """Lists in one entry what is left out as a whole before it becomes items of the plan; see `skip`.
+
+        Args:
+            split: "" where the split is not known.
+            file: the file, folder or video that is left out.
+            reason: what is wrong with it.
+            pictures: how many pictures it holds or lists, or is likely to hold.
+            **ids: what identifies it in the source.
+        """
+        self.lost_items += pictures
+        self._unplanned += pictures
+        self.skip(split, file, reason, **ids, **({"pictures": pictures} if pictures != 1 else {}))
 
     def lose_picture(self, split: str, file: str, reason: str) -> None:
         """Lists a picture of an item, such as an archive, that is left out as a whole; see `skip`."""
@@ -121,11 +133,13 @@ class Conversion:
         self.lost_items += other.lost_items
         self.lost_pictures += other.lost_pictures
         self._totals += other._totals
+        self._unplanned += other._unplanned
 
     def check_skipped(self, allowed: float, directory: Path) -> None:
         """Refuses a conversion of which too much was skipped.
 
-        Entries alone would not do: of a set with a hundred masks in a picture, half of the pictures could be lost.
+        Entries alone would not do: of a set with a hundred masks in a picture, half of the pictures could be lost,
+        and a folder that is missing is one entry.
 
         Args:
             allowed: share of skipped entries among all objects (pictures, where there are no objects), and of lost
@@ -139,7 +153,7 @@ class Conversion:
         pictures = sum(counts.pictures or 0 for counts in self.counts.values())
         for broken, total, what in (
             (len(self.skipped), sound + len(self.skipped), "entries"),
-            (self.lost_items, self._totals.total(), "pictures or archives"),
+            (self.lost_items, self._totals.total() + self._unplanned, "pictures or archives"),
             (self.lost_pictures, pictures + self.lost_pictures, "pictures"),
         ):
             share = broken / max(total, 1)
@@ -187,6 +201,15 @@ def _refused_list(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}.{QUARANTINE_FILE}")
 
 
+def likely_size(sizes: Sequence[int]) -> int:
+    """Returns how many pictures a video or archive is likely to hold that nobody can count.
+
+    Args:
+        sizes: of others of its kind: it counts as their mean, at least as 1.
+    """
+    return max(1, round(sum(sizes) / max(len(sizes), 1)))
+
+
 def image_key(image_id: str) -> int:
     """Returns 64 bits that stand for an image id: ids of millions of pictures are compared by them."""
     return int.from_bytes(hashlib.blake2b(image_id.encode("utf-8", "surrogateescape"), digest_size=8).digest())
@@ -202,16 +225,26 @@ def read_report(directory: Path) -> tuple[dict[str, SplitCounts], dict[str, Spli
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         counts, published = (
-            {split: SplitCounts(**sizes) for split, sizes in report[key].items()} for key in ("splits", "published")
+            {split: SplitCounts(**_sizes(sizes, unknown)) for split, sizes in report[key].items()}
+            for key, unknown in (("splits", ()), ("published", ("pictures", "objects", "phrases")))
         )
         for split, sizes in report.get("videos", {}).items():
             wanted = published.setdefault(split, SplitCounts(pictures=None, objects=None, phrases=None))
+            sizes = _sizes(sizes, ("published_videos", "published_expressions"))
             for name in ("videos", "expressions"):
                 setattr(counts.setdefault(split, SplitCounts()), name, sizes[name])
                 setattr(wanted, name, sizes[f"published_{name}"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"no readable report in {str(path)!r} ({error}); prepare the data set again") from None
     return counts, published
+
+
+def _sizes(sizes: dict, unknown: tuple[str, ...]) -> dict:
+    """Returns sizes as a report gives them, if all are numbers; those in `unknown` may be None."""
+    for name, size in sizes.items():
+        if not (isinstance(size, int) or (size is None and name in unknown)):
+            raise TypeError(f"{name} is {size!r}, a number is wanted")
+    return sizes
 
 
 def differences(counts: Mapping[str, SplitCounts], published: Mapping[str, SplitCounts]) -> list[str]:
@@ -225,64 +258,3 @@ def differences(counts: Mapping[str, SplitCounts], published: Mapping[str, Split
         if off:
             lines.append(f"{split}: {', '.join(off)}")
     return lines
-
-
-@contextlib.contextmanager
-def set_aside(directory: Path) -> Iterator[None]:
-    """Keeps a data set that is to be replaced under another name until the new one is complete.
-
-    If the process is killed meanwhile, `recover` brings it back.
-    """
-    if not directory.exists():
-        yield
-        return
-    with _held(directory):
-        old = _name_aside(directory)
-        directory.rename(old)
-        try:
-            yield
-        except BaseException:
-            old.rename(directory)
-            raise
-        shutil.rmtree(old)
-
-
-def recover(directory: Path) -> str | None:
-    """Undoes what `set_aside` left if it was killed.
-
-    Args:
-        directory: of the data set.
-
-    Returns:
-        What was done, None if there was nothing to do.
-
-    Raises:
-        UserError: another process has set the data set aside.
-    """
-    old = _name_aside(directory)
-    if not old.exists():
-        return None
-    with _held(old):
-        if not directory.exists():
-            old.rename(directory)
-            return f"an interrupted --overwrite had set {directory} aside; it is restored"
-        shutil.rmtree(old)
-        return f"an interrupted --overwrite left {old}; it is removed, since the new data set is complete"
-
-
-def _name_aside(directory: Path) -> Path:
-    return directory.with_name(f"{directory.name}.old")
-
-
-@contextlib.contextmanager
-def _held(directory: Path) -> Iterator[None]:
-    """Holds a folder for this process, whatever its name becomes; it is free once the process has ended in any way."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process replaces {str(directory)!r}; wait for it, or end it") from None
-        yield
-    finally:
-        os.close(handle)

@@ -4,14 +4,14 @@ It lies beside the records as `index-SPLIT.npz`, one entry per record in their o
 
 | array | type | meaning |
 |---|---|---|
-| `samples` | uint16 | objects to be learnt: masks that a phrase names, plus phrases that match nothing |
+| `samples` | uint16 | objects to be learnt (`samples_of_phrases`) |
 | `coco_id` | int64 | the picture's id in COCO, -1 if it is no COCO picture |
 | `fingerprint` | uint64 | perceptual hash of the picture (`fingerprint`) |
 """
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +21,11 @@ from jaxtyping import Int64, UInt16, UInt64
 from PIL import Image
 
 from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline.images import to_8_bits, white_of
+from unilseg_jax.input_pipeline.prepared import AGAIN
 from unilseg_jax.input_pipeline.triplet import NOTHING
 
+_Numbers = np.ndarray | Sequence[int]
 _DTYPES = {"samples": np.uint16, "coco_id": np.int64, "fingerprint": np.uint64}
 
 
@@ -43,13 +46,36 @@ def fingerprint(encoded: bytes) -> int:
     with Image.open(io.BytesIO(encoded)) as picture:
         # A JPEG is decoded at a fraction of its size, which the hash does not notice.
         picture.draft("L", (128, 128))
-        return int(str(imagehash.phash(picture)), 16)
+        grey = to_8_bits(picture, white_of(picture), "the picture")
+        return int(str(imagehash.phash(grey)), 16)
 
 
-def sample_count(phrase_masks: np.ndarray) -> int:
-    """Returns how many objects a record offers to a learner, given its `phrase_masks`."""
-    phrase_masks = np.asarray(phrase_masks)
-    return len(np.unique(phrase_masks[phrase_masks >= 0])) + int((phrase_masks == NOTHING).sum())
+def samples_of_phrases(phrase_masks: _Numbers, phrase_objects: _Numbers = ()) -> Int64[np.ndarray, " p"]:
+    """Returns for each phrase of a record the number of its sample, -1 where its truth is unknown.
+
+    A sample is an object to be learnt: a mask that phrases name, or an object that is not in the picture. Phrases that
+    match nothing mean one object if the record gives them one label, else each is a sample of its own. Masks come
+    first, in their order, then what is absent, in the order of the phrases.
+
+    Args:
+        phrase_masks: the record's field.
+        phrase_objects: the record's field; empty for records that were made before it was there.
+    """
+    masks = np.asarray(phrase_masks, np.int64)
+    objects = np.asarray(phrase_objects, np.int64) if len(phrase_objects) else np.full_like(masks, -1)
+    samples = np.full_like(masks, -1)
+    named, samples[masks >= 0] = np.unique(masks[masks >= 0], return_inverse=True)
+    absent: dict[tuple[int, int], int] = {}
+    for phrase in np.flatnonzero(masks == NOTHING).tolist():
+        label = int(objects[phrase])
+        key = (label, -1) if label >= 0 else (-1, phrase)
+        samples[phrase] = absent.setdefault(key, len(named) + len(absent))
+    return samples
+
+
+def sample_count(phrase_masks: _Numbers, phrase_objects: _Numbers = ()) -> int:
+    """Returns how many objects a record offers to a learner; the arguments are those of `samples_of_phrases`."""
+    return int(samples_of_phrases(phrase_masks, phrase_objects).max(initial=-1)) + 1
 
 
 class IndexWriter:
@@ -62,8 +88,8 @@ class IndexWriter:
         """Adds a record, as `triplet.encode_record` made it or as it was read."""
         image = record["image"]
         encoded = image.getvalue() if isinstance(image, io.BytesIO) else bytes(image)
-        count = min(sample_count(record["phrase_masks"]), np.iinfo(np.uint16).max)
-        self._rows.append((count, int(record["coco_id"]), fingerprint(encoded)))
+        count = sample_count(record["phrase_masks"], record.get("phrase_objects", ()))
+        self._rows.append((min(count, np.iinfo(np.uint16).max), int(record["coco_id"]), fingerprint(encoded)))
 
     def index(self) -> Index:
         """Returns what was gathered."""
@@ -98,7 +124,7 @@ def read_index(directory: Path, split: str) -> Index | None:
             return Index(*(arrays[name].astype(dtype, copy=False) for name, dtype in _DTYPES.items()))
     # NumPy and zipfile raise many kinds.
     except Exception as error:
-        raise UserError(f"the index {str(path)!r} is damaged ({error}); prepare the data set again") from None
+        raise UserError(f"the index {str(path)!r} is damaged ({error}); {AGAIN}") from None
 
 
 def _file(directory: Path, split: str) -> Path:

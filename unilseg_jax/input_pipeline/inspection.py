@@ -1,14 +1,15 @@
 """What is there of a data set: its raw files, and whether its prepared configurations are whole."""
 
 import dataclasses
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.conversion import QUARANTINE_FILE, SplitCounts, differences, read_report
 from unilseg_jax.input_pipeline.index import read_index
-from unilseg_jax.input_pipeline.sources import TripletSource, finished_versions
+from unilseg_jax.input_pipeline.prepared import finished_versions, split_sizes
+from unilseg_jax.input_pipeline.sources import TripletSource
 from unilseg_jax.input_pipeline.triplet import SCHEMA_VERSION
 
 ANY_PICTURES = ("image_folder", "image_folder")
@@ -23,6 +24,8 @@ class SetState:
         name: of the data set.
         config: of the configuration.
         raw: folder that holds its raw files, None if there is none.
+        pictures_wanted: where in it the pictures may lie, if they are not there; else empty.
+        fetch: what to fetch from where, "" where the files are the user's own.
         directory: of the prepared set, None if it is not prepared.
         schema: version of the prepared set's records, None if it is not prepared.
         counts: of the prepared set, by split.
@@ -35,6 +38,8 @@ class SetState:
     name: str
     config: str
     raw: Path | None = None
+    pictures_wanted: tuple[str, ...] = ()
+    fetch: str = ""
     directory: Path | None = None
     schema: int | None = None
     counts: Mapping[str, SplitCounts] = dataclasses.field(default_factory=dict)
@@ -47,6 +52,21 @@ class SetState:
     def usable(self) -> bool:
         """Whether this code can read the prepared set."""
         return self.directory is not None and not self.damage and self.schema == SCHEMA_VERSION
+
+    @property
+    def convertible(self) -> bool:
+        """Whether its raw files are there, with pictures, and still to be converted."""
+        return self.raw is not None and not self.pictures_wanted and not self.usable
+
+    @property
+    def missing(self) -> list[str]:
+        """What is to be fetched: the configuration, or the splits that the prepared set lacks."""
+        if not self.fetch or self.damage or self.convertible:
+            return []
+        if not self.usable:
+            return [f"{self.name}/{self.config}"]
+        empty = (split for split in self.published if not self.counts.get(split, SplitCounts()).pictures)
+        return [f"{self.name}/{self.config}:{split}" for split in empty]
 
     @property
     def off(self) -> list[str]:
@@ -78,19 +98,6 @@ def inspect_sets(
     return states
 
 
-def missing_of(states: Sequence[SetState]) -> str:
-    """Returns a data set's name, with its missing configurations if others are there; "" if none is missing.
-
-    Args:
-        states: of all its configurations.
-    """
-    missing = [s for s in states if not (s.usable or s.damage or s.raw or (s.name, s.config) == ANY_PICTURES)]
-    if not missing:
-        return ""
-    whole = not any(s.usable or s.raw for s in states)
-    return missing[0].name + ("" if whole else f" ({', '.join(s.config for s in missing)})")
-
-
 def inspect_set(name: str, builder_class: type, data_dir: Path, raw_folders: Sequence[Path] = ()) -> list[SetState]:
     """Looks at all configurations of a data set.
 
@@ -108,6 +115,8 @@ def inspect_set(name: str, builder_class: type, data_dir: Path, raw_folders: Seq
             name=name,
             config=config.name,
             raw=raw.get(config.name),
+            pictures_wanted=_pictures_wanted(config, raw[config.name]) if config.name in raw else (),
+            fetch=config.fetch,
             published=config.published,
             left_over=tuple(
                 path
@@ -142,14 +151,7 @@ def _check_records(directory: Path, counts: Mapping[str, SplitCounts]) -> tuple[
     Raises:
         UserError: one of them cannot be read, or their numbers do not fit.
     """
-    import tensorflow_datasets as tfds
-
-    try:
-        splits = tfds.builder_from_directory(os.fspath(directory)).info.splits
-        sizes = {split: splits[split].num_examples for split in splits}
-    # tfds and its JSON and protobuf readers raise many kinds.
-    except Exception as error:
-        raise UserError(f"the description in {str(directory)!r} is damaged ({_one_line(error)})") from None
+    sizes = split_sizes(directory)
     reported = {split: size.pictures for split, size in counts.items() if size.pictures}
     if reported != sizes:
         raise UserError(f"the report in {str(directory)!r} counts {reported}, the description {sizes}")
@@ -163,26 +165,32 @@ def _check_records(directory: Path, counts: Mapping[str, SplitCounts]) -> tuple[
             raise UserError(f"{split} of {str(directory)!r} has {size} records and {found}")
         source = TripletSource(directory, split, size)
         for number in {0, size - 1}:
-            try:
-                source[number]
-            # A file that is missing or cut short is reported by ArrayRecord in its own ways.
-            except Exception as error:
-                raise UserError(f"record {number} of {source!r} is not read ({_one_line(error)})") from None
+            source[number]
     return tuple(without_index)
 
 
 def claimed_folders(builder_class: type, folders: Iterable[Path]) -> dict[str, Path]:
-    """Returns for each configuration the first folder that holds its raw files."""
+    """Returns for each configuration the first folder that holds its raw files, if possible one with the pictures."""
     found: dict[str, Path] = {}
+    by_name = {config.name: config for config in builder_class.BUILDER_CONFIGS}
     for folder in folders:
         try:
             configs = builder_class.found_configs(folder)
         except (UserError, OSError):
             continue
-        for config in configs:
-            found.setdefault(config, folder)
+        for name in configs:
+            if name not in found or (
+                _pictures_wanted(by_name[name], found[name]) and not _pictures_wanted(by_name[name], folder)
+            ):
+                found[name] = folder
     return found
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def _pictures_wanted(config: Any, raw: Path) -> tuple[str, ...]:
+    """Returns where a configuration's pictures may lie in its raw folder, nothing if there are any."""
+    places = config.picture_places
+    try:
+        there = any(path.is_file() or any(path.iterdir()) for place in places for path in raw.glob(place))
+    except OSError:
+        there = False
+    return () if there else places

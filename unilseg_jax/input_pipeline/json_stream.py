@@ -70,7 +70,8 @@ class _Text:
 
     def __init__(self, file: BinaryIO):
         self._file = file
-        self._decode = codecs.getincrementaldecoder("utf-8-sig")().decode
+        # Bytes that are not UTF-8 spoil the entry that they stand in, which its reader lists, and not the file.
+        self._decode = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape").decode
         self._text = ""
         self._at = 0
         self._ended = False

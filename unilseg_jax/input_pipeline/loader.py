@@ -1,7 +1,9 @@
 """Batches for training: an index-addressable pipeline, so that the data position is the step."""
 
 import dataclasses
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import cv2
 import grain
@@ -10,6 +12,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline.catalogue import builder_names
 from unilseg_jax.input_pipeline.mixture import Part
 from unilseg_jax.input_pipeline.scenes import SceneSource
 from unilseg_jax.input_pipeline.sources import Source, open_source
@@ -28,12 +31,32 @@ def make_source(description: Mapping | ConfigDict) -> Source:
     """
     options = dict(description)
     name = options.pop("name", "")
-    try:
-        if name == "scenes":
-            return SceneSource(**options)
-        return open_source(name, **options)
-    except TypeError as error:
-        raise UserError(f"source {name!r} with {options}: {error}") from error
+    if name == "scenes":
+        wanted = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(SceneSource)}
+    else:
+        _check_name(name, options.get("data_dir"))
+        wanted = {"data_dir": True, "split": True}
+    wrong = [f"without {key}" for key, needed in wanted.items() if needed and key not in options]
+    wrong += [f"with {key}, which it does not take" for key in options if key not in wanted]
+    if wrong:
+        raise UserError(f"source {name!r} is described {', '.join(wrong)}; wanted are name, {', '.join(wanted)}")
+    return SceneSource(**options) if name == "scenes" else open_source(name, **options)
+
+
+def _check_name(name: str, data_dir: str | None) -> None:
+    """Refuses the name of a data set for which there is neither a builder nor a prepared folder."""
+    base, builders = name.partition("/")[0], builder_names()
+    if base in builders:
+        return
+    if base and data_dir:
+        folder = Path(data_dir)
+        prepared = (folder / base).is_dir() or any(folder.glob(f"*/{base}"))  # or a configuration's name alone
+        if prepared or not builders:
+            return
+    names = ["scenes", *builders]
+    close = difflib.get_close_matches(base, names, n=1)
+    meant = f"is {close[0]!r} meant?" if close else f"there are {', '.join(names)}"
+    raise UserError(f"no source is called {name!r}; {meant}")
 
 
 def make_parts(sources: Mapping | ConfigDict) -> list[Part]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -14,7 +13,9 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline.triplet import MAX_PIXELS, decode_image
+from unilseg_jax.input_pipeline.stored_pictures import MAX_PIXELS, decode_image
+from unilseg_jax.input_pipeline.triplet import is_utf8
+from unilseg_jax.input_pipeline.whole_jpeg import check_whole
 
 
 class Picture(NamedTuple):
@@ -81,6 +82,7 @@ def read_picture(path: Path, size: tuple[object, object] | None = None) -> Pictu
 def check_picture(encoded: bytes, size: tuple[object, object] | None = None) -> Picture:
     """Decodes a picture that is in memory, say out of an archive; see `read_picture`."""
     height, width = decode_image(encoded).shape[:2]
+    check_whole(encoded)
     if size is not None and (height, width) != tuple(size):
         raise UserError(f"the picture is {height} × {width}, its annotations say {size[0]} × {size[1]}")
     return Picture(encoded, height, width)
@@ -140,6 +142,7 @@ def _read_drawing(
             if picture.mode not in kind.modes:
                 raise UserError(f"the {kind.name} has mode {picture.mode}; {kind.wanted} is wanted")
             drawn = to_array(picture)
+        check_whole(encoded, kind.name)
     except UserError:
         raise
     # Pillow reports broken files by many classes.
@@ -199,34 +202,16 @@ def list_files(folder: Path, endings: tuple[str, ...], *, nested: bool = False) 
     return listing
 
 
-def read_json(path: Path, what: str) -> object:
-    """Parses a JSON file.
-
-    Args:
-        path: of the file.
-        what: names it in the message ("annotation file").
-
-    Raises:
-        UserError: it is missing or no JSON.
-    """
-    try:
-        return json.loads(read_bytes(path, what))
-    except UserError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"the {what} {_shown(path)} is no JSON ({error})") from None
-
-
 def read_lines(path: Path, what: str) -> list[str]:
     """Returns the lines of a text file without the blanks around them; empty ones are left out.
 
+    A byte that is not UTF-8 spoils its line and not the file: it becomes half of a surrogate pair, which
+    `plain_name` refuses and `triplet.is_utf8` tells.
+
     Raises:
-        UserError: it is missing or not UTF-8.
+        UserError: it is missing.
     """
-    try:
-        lines = read_bytes(path, what).decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"the {what} {_shown(path)} is not UTF-8 ({error})") from None
+    lines = read_bytes(path, what).decode("utf-8-sig", "surrogateescape").splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 
@@ -251,8 +236,10 @@ def plain_name(name: object, what: str = "file") -> str:
     """Returns a name that comes out of an annotation file, if it is one.
 
     Raises:
-        UserError: it is no text, or would lead out of its folder.
+        UserError: it is no text, not UTF-8, or would lead out of its folder.
     """
+    if isinstance(name, str) and not is_utf8(name):
+        raise UserError(f"the {what}'s name {name!r} is not UTF-8")
     if not isinstance(name, str) or not name or name in (".", "..") or set(name) & {"/", "\\", "\0"}:
         raise UserError(f"the {what}'s name is {name!r}, a plain file name is wanted")
     return name

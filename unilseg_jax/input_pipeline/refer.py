@@ -88,6 +88,9 @@ def group_refs(
         # A split's name becomes part of file names.
         if not (isinstance(split, str) and split.isalnum() and split.isascii()):
             conversion.skip("", file, f"ref number {number} has no split", ref_id=repr(ref_id))
+        elif split.lower() == "all":
+            reason = f"the split of ref number {number} is {split!r}, a word kept for all splits together"
+            conversion.skip("", file, reason, ref_id=repr(ref_id))
         elif not (isinstance(ref_id, int) and isinstance(image_id, int) and "ann_id" in fields):
             conversion.skip(split, file, f"ref number {number} lacks one of ref_id, image_id, ann_id")
         elif not isinstance(fields.get("sentences"), list | tuple):
@@ -246,12 +249,16 @@ class ReferBuilder(TripletBuilder, skip_registration=True):
 
 def _texts(sentences: Sequence) -> tuple[list[tuple[str, str]], list[str]]:
     """Returns the sentences that say something with their ids, and the faults of the others."""
-    texts, faults = [], []
+    texts, faults, seen = [], [], set()
     for sentence in sentences:
         fields = sentence if isinstance(sentence, dict) else {}
         text, key = fields.get("sent"), fields.get("sent_id")
-        if triplet.has_words(text):
-            texts.append((text, str(key) if isinstance(key, int | str) and str(key).isascii() else ""))
-        else:
+        key = str(key) if isinstance(key, int | str) and str(key).isascii() else ""
+        if not triplet.has_words(text):
             faults.append(f"the sentence {text!r} says nothing")
+        elif key and key in seen:
+            faults.append(f"the sent_id {key} of the sentence {text!r} occurs twice; the first one is kept")
+        else:
+            seen.add(key)
+            texts.append((text, key))
     return texts, faults

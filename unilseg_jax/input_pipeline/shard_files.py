@@ -16,7 +16,6 @@ picture's content the digest knows what the builder puts into its items (say siz
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -27,8 +26,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt64
 
-from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.index import Index
+from unilseg_jax.input_pipeline.output_folder import LOCK_FILE
 from unilseg_jax.version import __version__
 
 
@@ -63,22 +62,6 @@ def states(files: Iterable[Path]) -> list[tuple[str, int, int]]:
     return found
 
 
-@contextlib.contextmanager
-def locked(work: Path) -> Iterator[None]:
-    """Holds a working folder, which is made, for this process; the lock falls with the process, however it ends.
-
-    Raises:
-        UserError: another process holds it.
-    """
-    work.mkdir(parents=True, exist_ok=True)
-    with open(work / "lock", "wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process converts into {str(work)!r}; wait for it, or end it") from None
-        yield
-
-
 def read_report(work: Path, shard: Shard) -> dict | None:
     """Returns the report of a finished shard; None if it is not finished, or was made of something else."""
     try:
@@ -95,7 +78,7 @@ def forget_others(work: Path, shards: Mapping[str, Shard]) -> None:
     for path in work.iterdir():
         name, _, ending = path.name.partition(".")
         kept = name in finished and ending in ("array_record", "npz", "json")
-        if not kept and path.name not in ("lock", "refused"):
+        if not kept and path.name not in (LOCK_FILE, "refused"):
             path.unlink()
 
 

@@ -24,6 +24,7 @@ from unilseg_jax.input_pipeline.catalogue import load_builder
 from unilseg_jax.input_pipeline.conversion import Conversion, SplitCounts, image_key
 from unilseg_jax.input_pipeline.engines import Engine
 from unilseg_jax.input_pipeline.index import Index, IndexWriter, write_index
+from unilseg_jax.input_pipeline.output_folder import one_line_errors
 from unilseg_jax.input_pipeline.shard_files import Shard
 
 
@@ -50,7 +51,7 @@ class Job:
 
 @contextlib.contextmanager
 def converted_shards(
-    job: Job, engine: Engine, workers: int, on_shard: Callable[[int, int], None], max_skipped: float
+    job: Job, work: Path, engine: Engine, workers: int, on_shard: Callable[[int, int], None], max_skipped: float
 ) -> Iterator[Callable[[TripletBuilder], list[tfds.core.SplitInfo]]]:
     """Converts all shards that are not finished; what is yielded puts them together.
 
@@ -58,6 +59,7 @@ def converted_shards(
 
     Args:
         job: the conversion.
+        work: the working folder, which the caller holds (`output_folder.locked`).
         engine: runs the shards.
         workers: shards at a time.
         on_shard: called as `on_shard(done, total)`, first with those that were finished before.
@@ -68,33 +70,30 @@ def converted_shards(
         A builder's `gather`.
 
     Raises:
-        UserError: another process does this conversion, or nothing can be converted at all.
+        UserError: nothing can be converted at all.
     """
     builder, shards = _plan(job)
-    work = job.out / job.name / job.config / f"unfinished_{builder.version}"
-    with shard_files.locked(work):
-        if max_skipped <= shard_files.refused_share(work):
-            shard_files.forget_faulty(work, shards)
-        shard_files.forget_others(work, shards)
-        # What a shard left out because of another one is decided anew: the other may have changed.
-        known = {
-            name: (shard_files.read_report(work, shard) or {"known": 1})["known"] for name, shard in shards.items()
-        }
-        todo = {name: () for name, count in known.items() if count}
-        before = len(shards) - len(todo)
-        on_shard(before, len(shards))
-        for done, _ in enumerate(engine(convert_shard, _tasks(job, work, shards, todo), workers), start=1):
-            on_shard(before + done, len(shards))
-        for _ in engine(convert_shard, _tasks(job, work, shards, _repeated(work, shards)), workers):
-            pass
-        try:
-            yield functools.partial(_gather, work, shards, builder.conversion)
-        except UserError:
-            shard_files.note_refusal(work, max_skipped)
-            raise
-        shutil.rmtree(work)
+    if max_skipped <= shard_files.refused_share(work):
+        shard_files.forget_faulty(work, shards)
+    shard_files.forget_others(work, shards)
+    # What a shard left out because of another one is decided anew: the other may have changed.
+    known = {name: (shard_files.read_report(work, shard) or {"known": 1})["known"] for name, shard in shards.items()}
+    todo = {name: () for name, count in known.items() if count}
+    before = len(shards) - len(todo)
+    on_shard(before, len(shards))
+    for done, _ in enumerate(engine(convert_shard, _tasks(job, work, shards, todo), workers), start=1):
+        on_shard(before + done, len(shards))
+    for _ in engine(convert_shard, _tasks(job, work, shards, _repeated(work, shards)), workers):
+        pass
+    try:
+        yield functools.partial(_gather, work, shards, builder.conversion)
+    except UserError:
+        shard_files.note_refusal(work, max_skipped)
+        raise
+    shutil.rmtree(work)
 
 
+@one_line_errors()
 def convert_shard(job: Job, work: str, name: str, digest: str, known: Sequence[int]) -> None:
     """Converts one shard, in a worker process that keeps its builder for the next one.
 
@@ -106,7 +105,7 @@ def convert_shard(job: Job, work: str, name: str, digest: str, known: Sequence[i
         known: keys of pictures that an earlier shard of the split holds.
 
     Raises:
-        UserError: the raw folder has changed since the conversion began.
+        UserError: the raw folder has changed since the conversion began, or the shard cannot be written.
     """
     builder, shards = _own_plan(job)
     if name not in shards or shards[name].digest != digest:

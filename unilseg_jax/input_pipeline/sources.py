@@ -2,7 +2,6 @@
 
 import copy
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,9 +13,8 @@ from rich.progress import track
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.index import Index, IndexWriter, read_index, write_index
-from unilseg_jax.input_pipeline.triplet import SCHEMA_VERSION, Triplet, check_version, decode_record
-
-_VERSION = re.compile(r"(\d+)\.\d+\.\d+")
+from unilseg_jax.input_pipeline.prepared import AGAIN, described_set, find_set, one_line, split_sizes
+from unilseg_jax.input_pipeline.triplet import Triplet, check_version, decode_record
 
 
 @runtime_checkable
@@ -74,17 +72,23 @@ class TripletSource:
         return self._length if self._rows is None else len(self._rows)
 
     def __getitem__(self, index: int) -> Triplet:
+        record = self.record(index)
         try:
-            return decode_record(self.record(index))
+            return decode_record(record)
         except UserError as error:
             raise UserError(f"record {index} of {self!r}: {error}") from None
 
     def record(self, index: int) -> dict:
-        """Returns the record number `index` as it lies on disk; its picture is still encoded."""
+        """Returns the record number `index` as it lies on disk; its picture is still encoded.
+
+        Raises:
+            IndexError: there is none of this number.
+            UserError: its file is damaged, or it is of another schema version.
+        """
         index = int(index)
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
-        return parse_record(self._reader()[index if self._rows is None else int(self._rows[index])])
+        return self._read(index if self._rows is None else int(self._rows[index]))
 
     def select(self, keep: Bool[np.ndarray, " n"]) -> "TripletSource":
         """Returns the source of some of the records, in their order; nothing is read.
@@ -113,8 +117,7 @@ class TripletSource:
             index = read_index(self.directory, self.split) or self._made_index()
             if len(index.samples) != self._length:
                 raise UserError(
-                    f"the index of {self!r} has {len(index.samples)} entries for {self._length} records; prepare the "
-                    "data set again"
+                    f"the index of {self!r} has {len(index.samples)} entries for {self._length} records; {AGAIN}"
                 )
             self._index = index if self._rows is None else _some(index, self._rows)
         return self._index
@@ -131,25 +134,52 @@ class TripletSource:
 
     def _made_index(self) -> Index:
         """Makes the index, and writes it beside the records if that is allowed."""
-        writer, reader = IndexWriter(), self._reader()
+        writer = IndexWriter()
         numbers = track(range(self._length), f"index of {self.split}", console=Console(file=sys.stderr))
         for number in numbers:
-            record = parse_record(reader[number])
-            writer.add({**record, "phrase_masks": np.asarray(record["phrase_masks"])})
+            writer.add(self._read(number))
         try:
             write_index(self.directory, self.split, writer.index())
         except OSError as error:
             print(f"the index is made anew each time, it cannot be written: {error}", file=sys.stderr)
         return writer.index()
 
+    def _read(self, number: int) -> dict:
+        """Returns the record of a number that counts all of the split."""
+        reader = self._reader()
+        try:
+            serialized = reader[number]
+            if not serialized:
+                # What it gives for some records of a file that was cut short.
+                raise EOFError("the record is empty")
+            return parse_record(serialized)
+        except UserError as error:
+            raise UserError(f"record {number} of {self!r}: {error}") from None
+        # ArrayRecord and protobuf report a missing or damaged file in their own ways.
+        except Exception as error:
+            reason = f"{str(self._file_of(number))!r} is damaged ({one_line(error)}); {AGAIN}"
+            raise UserError(f"record {number} of {self!r} is not read: {reason}") from None
+
     def _reader(self) -> Any:
         if self._opened is None:
             import tensorflow_datasets as tfds
 
-            builder = tfds.builder_from_directory(os.fspath(self.directory))
             as_written = tfds.decode.DeserializeMethod.RAW_BYTES
-            self._opened = builder.as_data_source(split=self.split, deserialize_method=as_written)
+            builder = described_set(self.directory)
+            try:
+                self._opened = builder.as_data_source(split=self.split, deserialize_method=as_written)
+            # Another file format, or sizes that make no sense.
+            except Exception as error:
+                raise UserError(f"{self!r} cannot be opened ({one_line(error)}); {AGAIN}") from None
         return self._opened
+
+    def _file_of(self, number: int) -> Path:
+        """Returns the file that holds a record, going by the description."""
+        for part in described_set(self.directory).info.splits[self.split].file_instructions:
+            if number < part.take:
+                return Path(part.filename)
+            number -= part.take
+        return self.directory
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_opened": None, "_index": None}
@@ -178,13 +208,16 @@ def parse_record(serialized: bytes) -> dict:
     """
     from tensorflow_datasets.proto import tf_example_pb2
 
+    features = tf_example_pb2.Example.FromString(serialized).features.feature
+    # Fields of another version may have other forms, so nothing else is read before.
+    version = features["schema_version"].int64_list.value if "schema_version" in features else ()
+    check_version({"schema_version": next(iter(version), None)})
     record: dict[str, Any] = {}
-    for name, feature in tf_example_pb2.Example.FromString(serialized).features.feature.items():
+    for name, feature in features.items():
         kind = feature.WhichOneof("kind")
         values = list(getattr(feature, kind).value) if kind else []
         # All that is there once per mask or phrase is named like it.
         record[name] = values if name.startswith(("mask", "phrase")) else values[0]
-    check_version(record)
     record["mask_boxes"] = np.array(record["mask_boxes"], np.float32).reshape(-1, 4)
     return record
 
@@ -202,57 +235,13 @@ def open_source(name: str, *, data_dir: str | os.PathLike, split: str) -> Triple
         The source; its first record was read.
 
     Raises:
-        UserError: the data set or split is not there, or is of another schema version.
+        UserError: the data set or split is not there, is damaged, or is of another schema version.
     """
     directory = find_set(name, data_dir)
-    import tensorflow_datasets as tfds
-
-    splits = tfds.builder_from_directory(os.fspath(directory)).info.splits
-    if split not in splits:
-        raise UserError(f"{name!r} has no split {split!r}; it has {', '.join(splits)}")
-    source = TripletSource(directory, split, splits[split].num_examples)
+    sizes = split_sizes(directory)
+    if split not in sizes:
+        raise UserError(f"{name!r} has no split {split!r}; it has {', '.join(sizes)}")
+    source = TripletSource(directory, split, sizes[split])
     # A record that this code cannot read is reported now, not in a worker process.
     _ = source[0]
     return source
-
-
-def find_set(name: str, data_dir: str | os.PathLike) -> Path:
-    """Returns the folder of a prepared data set, down to its version.
-
-    Args:
-        name: as for `open_source`.
-        data_dir: as for `open_source`.
-
-    Raises:
-        UserError: it is not there, is of another schema version, or the name means several.
-    """
-    data_dir = Path(data_dir)
-    base, _, config = name.partition("/")
-    command = f"python -m unilseg_jax.prepare {base}" + (f" --config {config}" if config else "")
-    wanted = f"prepare it with: {command} --raw DIR --out {data_dir}"
-    configs = sorted(path.name for path in (data_dir / base).glob("*") if finished_versions(path))
-    if not config and not finished_versions(data_dir / base):
-        config = base if base in configs else configs[0] if len(configs) == 1 else ""
-        if not config and configs:
-            raise UserError(f"{name!r} has several configurations, name one: {base}/{'|'.join(configs)}")
-    folder = data_dir / base / config
-    versions = finished_versions(folder)
-    if not versions:
-        others = sorted(path.parent.name for path in data_dir.glob(f"*/{base}") if finished_versions(path))
-        if others and not config:
-            wanted = f"is {others[0]}/{base} meant?"
-        raise UserError(f"no prepared data set {name!r} in {str(data_dir)!r}; {wanted}")
-    readable = [path for path in versions if int(path.name.split(".")[0]) == SCHEMA_VERSION]
-    if not readable:
-        raise UserError(f"{str(versions[-1])!r} has another schema version, {SCHEMA_VERSION} is wanted; {wanted}")
-    return readable[-1]
-
-
-def finished_versions(folder: Path) -> list[Path]:
-    """Returns the finished version folders, oldest first; one that is being written has another name."""
-    found = [
-        path
-        for path in folder.glob("*.*.*")
-        if _VERSION.fullmatch(path.name) and (path / "dataset_info.json").is_file()
-    ]
-    return sorted(found, key=lambda path: tuple(int(part) for part in path.name.split(".")))

@@ -23,7 +23,8 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.input_pipeline.triplet import MAX_PIXELS, Triplet, decode_image
+from unilseg_jax.input_pipeline.stored_pictures import MAX_PIXELS, decode_image
+from unilseg_jax.input_pipeline.triplet import Triplet
 from unilseg_jax.input_pipeline.visits import Asked, DrawPhrases, text_of
 from unilseg_jax.ops.geometry import PIXEL_MEAN, RESIZES
 from unilseg_jax.ops.masks import rle_to_mask
@@ -207,7 +208,7 @@ def make_stages(
 
 
 def decode_stored(encoded: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes a picture that was seen to decode when its record was written; see `triplet.decode_image`.
+    """Decodes a picture that was seen to decode when its record was written; see `stored_pictures.decode_image`.
 
     The usual JPEG goes through OpenCV: the same pixels, in half the time or less. OpenCV fills up a JPEG that is
     cut short, and has its own opinion of CMYK and transparency: all such pictures go the slow way.

@@ -19,13 +19,15 @@ lists of them), so that reading and writing it needs no TensorFlow. Its fields, 
 | `phrases` | texts, p | raw texts |
 | `phrase_masks` | ints, p | index of the phrase's mask, `NOTHING` (-1) or `UNKNOWN` (-2) |
 | `phrase_ids` | texts, p | id of the phrase within its source, "" if it has none |
+| `phrase_objects` | ints, p | label of the object that is meant, among the picture's phrases; -1 if not said |
 | `phrase_kinds` | texts, p | what the phrase speaks of; results are reported per kind |
 | `task` | text | one of `TASKS` |
 | `source`, `licence` | text | data set with its configuration; whose terms hold |
 | `video`, `frame` | text | "" if the picture is no frame of a video |
 
 A phrase that means several objects has the union of their masks as one mask of its own. `NOTHING` says that the
-phrase matches nothing in the picture. `UNKNOWN` says that nobody published what it matches (frames of a
+phrase matches nothing in the picture; several such phrases with one `phrase_objects` mean one absent object (older
+records lack this field). `UNKNOWN` says that nobody published what it matches (frames of a
 benchmark that is scored elsewhere): such a phrase can be predicted, but neither learnt from nor scored.
 A mask of kind "box" fills the box of an object that nobody outlined: no phrase may name it, so none learns it.
 """
@@ -33,14 +35,13 @@ A mask of kind "box" fills the box of an object that nobody outlined: no phrase 
 import dataclasses
 import io
 import re
-import struct
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
 
 from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline.stored_pictures import decode_image
 from unilseg_jax.ops.masks import rle_runs, rle_to_mask
 
 SCHEMA_VERSION = 1
@@ -48,8 +49,6 @@ MASK_KINDS = ("instance", "category", "part", "salient", "box")
 TASKS = ("referring", "semantic", "part", "salient", "video", "none")
 NOTHING = -1
 UNKNOWN = -2
-# 2**26 pixels are far above every data set's pictures; what says more in its header is a decompression bomb.
-MAX_PIXELS = 1 << 26
 _SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can name one half alone; it could not be written as UTF-8
 
 
@@ -117,12 +116,14 @@ class RecordPhrase:
         mask_index: index of its mask, `NOTHING` or `UNKNOWN`.
         kind: what it speaks of.
         source_id: id of the phrase within its source, "" if it has none.
+        object_id: label of the object that it means, -1 if the source does not say.
     """
 
     text: str
     mask_index: int
     kind: str
     source_id: str = ""
+    object_id: int = -1
 
 
 def features():
@@ -147,6 +148,7 @@ def features():
             "phrases": texts,
             "phrase_masks": tfds.features.Sequence(np.int32),
             "phrase_ids": texts,
+            "phrase_objects": tfds.features.Sequence(np.int32),
             "phrase_kinds": texts,
             "task": text,
             "source": text,
@@ -157,9 +159,14 @@ def features():
     )
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8: it has no half of a surrogate pair, as which bytes that are not come."""
+    return not _SURROGATE.search(text)
+
+
 def has_words(text: object) -> bool:
-    """Whether a phrase says anything: a text with at least one letter or digit, and no half of a surrogate pair."""
-    return isinstance(text, str) and any(letter.isalnum() for letter in text) and not _SURROGATE.search(text)
+    """Whether a phrase says anything: a text with at least one letter or digit that can be written as UTF-8."""
+    return isinstance(text, str) and any(letter.isalnum() for letter in text) and is_utf8(text)
 
 
 def encode_record(
@@ -187,7 +194,7 @@ def encode_record(
     if task not in TASKS:
         raise UserError(f"the task is {task!r}, one of {', '.join(TASKS)} is wanted")
     for name in (image_id, video, frame, *(mask.category for mask in masks)):
-        if _SURROGATE.search(name):
+        if not is_utf8(name):
             raise UserError(f"the name {name!r} cannot be written as UTF-8")
     for number, mask in enumerate(masks):
         if mask.kind not in MASK_KINDS:
@@ -212,6 +219,7 @@ def encode_record(
         "phrases": [phrase.text for phrase in phrases],
         "phrase_masks": np.asarray([phrase.mask_index for phrase in phrases], np.int32),
         "phrase_ids": [phrase.source_id for phrase in phrases],
+        "phrase_objects": np.asarray([phrase.object_id for phrase in phrases], np.int32),
         "phrase_kinds": [phrase.kind for phrase in phrases],
         "task": task,
         "source": source,
@@ -229,32 +237,6 @@ def _check_phrases(phrases: Sequence[RecordPhrase], masks: Sequence[RecordMask])
             raise UserError(f"the phrase {phrase.text!r} names mask {phrase.mask_index} of {len(masks)}")
         if phrase.mask_index >= 0 and masks[phrase.mask_index].kind == "box":
             raise UserError(f"the phrase {phrase.text!r} names a box, a mask that was drawn is wanted")
-
-
-def decode_image(encoded: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes a data set's picture as its annotators saw it: RGB, an EXIF orientation is not applied.
-
-    Masks are drawn on the stored pixels; turning the picture would part it from them.
-
-    Args:
-        encoded: a JPEG, PNG, WebP or BMP file.
-
-    Raises:
-        UserError: it is none of these, is cut short, or says to have more than `MAX_PIXELS` pixels.
-    """
-    try:
-        with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG", "WEBP", "BMP")) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                size = f"{picture.width} × {picture.height}"
-                raise UserError(f"the picture says to be {size}, at most {MAX_PIXELS} pixels are wanted")
-            return np.asarray(picture.convert("RGB"))
-    except UnidentifiedImageError:
-        raise UserError("the picture is no JPEG, PNG, WebP or BMP file") from None
-    # Pillow reports broken files by many classes: OSError, SyntaxError (PNG), ValueError, struct.error.
-    except UserError:
-        raise
-    except (Image.DecompressionBombError, struct.error, OSError, SyntaxError, ValueError, LookupError) as error:
-        raise UserError(f"the picture is broken: {error}") from None
 
 
 def check_version(record: Mapping) -> None:

@@ -2,6 +2,7 @@
 
 An expression speaks of one object in the whole video. In a frame that does not show the object, it matches
 nothing and keeps its kind: training learns from it that an object can be absent, and the video metrics count the frame.
+The expressions of one object are one sample there too, where its label is known.
 """
 
 import re
@@ -111,7 +112,13 @@ def add_expression(found: Annotations, expression: Expression, number: int) -> N
         number: of the mask, `triplet.NOTHING` or `triplet.UNKNOWN`.
     """
     found.phrases.append(
-        triplet.RecordPhrase(text=expression.text, mask_index=number, kind="referring", source_id=expression.source_id)
+        triplet.RecordPhrase(
+            text=expression.text,
+            mask_index=number,
+            kind="referring",
+            source_id=expression.source_id,
+            object_id=expression.object_id,
+        )
     )
 
 

@@ -1,7 +1,7 @@
 """The visits of a source's pictures by number, and the phrases that are drawn for one.
 
-A *sample* of a record is an object to be learnt: a mask that phrases name, of which one is drawn at random, or a
-phrase that matches nothing.
+A *sample* of a record is an object to be learnt: a mask that phrases name, or something that is not in the picture;
+one of its phrases is drawn at random.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt16
 
 from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline.index import samples_of_phrases
 from unilseg_jax.input_pipeline.sources import RecordSource, Source
 from unilseg_jax.input_pipeline.triplet import NOTHING, Triplet
 from unilseg_jax.text.prompts import includes
@@ -175,17 +176,15 @@ class Asked:
     hide: bool
 
 
-def sample_phrases(phrase_masks: Sequence | np.ndarray) -> list[np.ndarray]:
-    """Returns the phrases of each sample of a record: of every mask that is named, then of each that matches nothing.
+def sample_phrases(
+    phrase_masks: Sequence[int] | np.ndarray, phrase_objects: Sequence[int] | np.ndarray = ()
+) -> list[np.ndarray]:
+    """Returns the phrases of each sample of a record: of every mask that is named, then of what is absent.
 
-    There are `index.sample_count(phrase_masks)` of them.
-
-    Args:
-        phrase_masks: the record's field, one number per phrase.
+    The arguments are those of `index.samples_of_phrases`; there are `index.sample_count` of them.
     """
-    numbers = np.asarray(phrase_masks)
-    named = [np.flatnonzero(numbers == mask) for mask in np.unique(numbers[numbers >= 0])]
-    return named + list(np.flatnonzero(numbers == NOTHING)[:, None])
+    samples = samples_of_phrases(phrase_masks, phrase_objects)
+    return [np.flatnonzero(samples == sample) for sample in range(samples.max(initial=-1) + 1)]
 
 
 def draw_phrases(triplet: Triplet, prompts: int, rng: np.random.Generator) -> tuple[list[int], np.ndarray]:
@@ -237,7 +236,7 @@ class DrawPhrases(grain.transforms.RandomMap):
             phrases, masks = self._filled(element.absent), [NOTHING] * self.prompts
             valid = np.arange(self.prompts) < len(element.absent)
         else:
-            choices = sample_phrases(picture["phrase_masks"])
+            choices = sample_phrases(picture["phrase_masks"], picture.get("phrase_objects", ()))
             drawn = [int(choices[sample][rng.integers(len(choices[sample]))]) for sample in element.samples or ()]
             valid = np.arange(self.prompts) < len(drawn)
             drawn = self._filled(drawn)

@@ -14,6 +14,7 @@ import numpy as np
 import safetensors
 
 from unilseg_jax.errors import UserError, checked_file
+from unilseg_jax.interop.pickled_code import why_refused
 
 SETTINGS = ("word_len", "input_size")
 """What our exports say beside the tensors, since no shape tells it."""
@@ -119,15 +120,21 @@ def _unknown(path: Path, start: bytes) -> str:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping]:
+    arrays, unreadable = {}, []
     try:
         with safetensors.safe_open(path, "np") as file:
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            for name in file.keys():
+                try:
+                    arrays[name] = file.get_tensor(name)
+                except (TypeError, AttributeError):  # numbers that NumPy lacks
+                    unreadable.append(f"{name} ({file.get_slice(name).get_dtype()})")
+            metadata = file.metadata() or {}
     except safetensors.SafetensorError as error:
         what = f"is not a safetensors file, or is cut short ({_first_line(error)}); copy it again"
         raise UserError(f"{str(path)!r} {what}") from error
-    except (TypeError, AttributeError) as error:
-        raise UserError(f"{str(path)!r} holds a type of numbers that NumPy lacks: {error}") from error
+    if unreadable:
+        raise UserError(_unreadable(path, unreadable))
+    return arrays, metadata
 
 
 def _read_zip(path: Path) -> tuple[dict, Mapping]:
@@ -174,7 +181,8 @@ def _torch_load(path: Path) -> object:
                 f"{str(path)!r} can only be read by running code ({blocked[1]}), which is refused; "
                 "save its tensors alone, as a dictionary"
             ) from error
-        what = "is not a checkpoint, is cut short or is damaged; copy it again"
+        what = why_refused(path) if isinstance(error, pickle.UnpicklingError) else None
+        what = what or "is not a checkpoint, is cut short or is damaged; copy it again"
         raise UserError(f"{str(path)!r} {what}") from error
 
 
@@ -190,20 +198,37 @@ def _unwrap(path: Path, content: object) -> tuple[dict[str, np.ndarray], Mapping
 
 def _numpy(path: Path, values: Mapping) -> dict[str, np.ndarray]:
     torch = import_torch(path)
-    arrays, strange = {}, []
+    arrays, strange, unreadable = {}, [], []
     for name, value in values.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor) or value.is_quantized:
             strange.append(f"{name!s} ({type(value).__name__})")
             continue
-        value = value.detach().to_dense() if value.layout is not torch.strided else value.detach()
-        # NumPy has no bfloat16 of its own; the bits are handed over.
-        half = value.dtype is torch.bfloat16
-        array = value.cpu().contiguous()
-        arrays[name] = array.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if half else array.numpy()
+        try:
+            arrays[name] = _array(torch, value.detach())
+        # Numbers that NumPy lacks, lazily conjugate ones, tensors without data.
+        except (TypeError, RuntimeError, ValueError):
+            unreadable.append(f"{name} ({str(value.dtype).removeprefix('torch.')}, {value.device.type})")
     if strange:
-        shown = ", ".join(strange[:5]) + (f" and {len(strange) - 5} more" if len(strange) > 5 else "")
-        raise UserError(f"{str(path)!r} is not a dictionary of tensors: it holds {shown}")
+        raise UserError(f"{str(path)!r} is not a dictionary of tensors: it holds {_shown(strange)}")
+    if unreadable:
+        raise UserError(_unreadable(path, unreadable))
     return arrays
+
+
+def _array(torch, value) -> np.ndarray:
+    value = value.to_dense() if value.layout is not torch.strided else value
+    # NumPy has no bfloat16 of its own; the bits are handed over.
+    half = value.dtype is torch.bfloat16
+    array = value.cpu().contiguous()
+    return array.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if half else array.numpy()
+
+
+def _unreadable(path: Path, names: list[str]) -> str:
+    return f"{str(path)!r} holds tensors that NumPy cannot take: {_shown(names)}; save them as float32"
+
+
+def _shown(items: list[str]) -> str:
+    return ", ".join(items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
 
 
 def _as_float32(found: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:

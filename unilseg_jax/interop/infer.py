@@ -100,14 +100,11 @@ def text_sizes(shapes: Shapes, name: str = "") -> dict:
     )
 
 
-def _any(shapes: Shapes, *prefixes: str) -> bool:
-    return any(name.startswith(prefixes) for name in shapes)
-
-
 def infer_architecture(shapes: Shapes, word_len: int | None = None) -> Architecture:
     """Returns the architecture whose released layout has these shapes.
 
-    What the file leaves open keeps its default; whether every tensor fits is for the caller to check.
+    What the file leaves open keeps its default; whether every tensor fits is for the caller to check. The layout
+    has no place for a model without one of Table 8's modules, so where their tensors lack, the file is incomplete.
 
     Args:
         shapes: by released name, without the prefix `module.`.
@@ -118,7 +115,7 @@ def infer_architecture(shapes: Shapes, word_len: int | None = None) -> Architect
         UserError: these are not the tensors of such a model, or their sizes do not fit together.
     """
     swin, text = swin_sizes(shapes, "backbone_visual."), text_sizes(shapes, "backbone.")
-    if not swin or not text or not _any(shapes, "pixel_decoder."):
+    if not swin or not text or not any(name.startswith("pixel_decoder.") for name in shapes):
         shown = ", ".join(list(shapes)[:3]) or "none"
         raise UserError(
             "the tensors are not those of a UniLSeg model: wanted names beginning with backbone., "
@@ -126,10 +123,11 @@ def infer_architecture(shapes: Shapes, word_len: int | None = None) -> Architect
         )
     decoder = r"query_decoder\.query_transformer\.decoder"
     norm = r"(weight|bias|running_mean|running_var)"
-    projection = r"(query_decoder\.text_proj\.0|sentence_proj)\.weight"
     rest = _known(
         {
-            "sentence_width": _vote(shapes, (r"backbone\.text_projection", 1), (projection, 1)),
+            "sentence_width": _vote(
+                shapes, (r"backbone\.text_projection", 1), (r"query_decoder\.text_proj\.0\.weight", 1)
+            ),
             "query_width": _vote(
                 shapes,
                 (rf"pixel_decoder\.mask_features\.1\.{norm}", 0),
@@ -140,9 +138,6 @@ def infer_architecture(shapes: Shapes, word_len: int | None = None) -> Architect
             "ffn_width": _vote(
                 shapes, (rf"(pixel_decoder\.cross_attn_\d|{decoder}\.layers\.\d+)\.linear1\.(weight|bias)", 0)
             ),
-            "pre_fusion": _any(shapes, "fusion.", "fusion_proj.", "all_fusion_"),
-            "language_path": _any(shapes, "query_decoder."),
-            "vision_path": _any(shapes, "pixel_decoder.cross_attn_"),
         }
     )
     sizes = {**swin, **text, **rest}

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,10 +10,11 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.interop.differences import differences
+from unilseg_jax.interop.differences import differences, leaves_by_path, variable_differences
 from unilseg_jax.interop.files import SETTINGS, import_torch
 from unilseg_jax.interop.infer import infer_image_tower
-from unilseg_jax.interop.layout import Entry, Transform, model_entries, released_entries
+from unilseg_jax.interop.layout import Transform, released_entries
+from unilseg_jax.interop.output import check_parents, written_whole
 from unilseg_jax.interop.pretrained import Pretrained
 from unilseg_jax.models.architecture import Architecture
 from unilseg_jax.ops.windows import relative_position_index
@@ -39,8 +39,9 @@ def export_released(pretrained: Pretrained) -> tuple[dict[str, np.ndarray], list
     """
     sizes = pretrained.architecture
     refuse_reduced(sizes)
-    leaves = _flatten(pretrained.variables)
-    _check_variables(sizes, leaves)
+    leaves = leaves_by_path(pretrained.variables)
+    if lines := variable_differences(sizes, pretrained.variables):
+        raise UserError("\n  ".join(["the variables are not those of the architecture:", *lines]))
     carried, notes = _complete(pretrained)
     tower = infer_image_tower({name: value.shape for name, value in carried.items()})
     tensors = {}
@@ -114,13 +115,15 @@ def checked_output(path: str | os.PathLike) -> Path:
     """Returns `path` if a released file can be written there.
 
     Raises:
-        UserError: its suffix is not one of `SUFFIXES`, it is a folder, or PyTorch is needed and absent.
+        UserError: its suffix is not one of `SUFFIXES`, it is a folder or below a file, or PyTorch is needed
+            and absent.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise UserError(f"output {str(path)!r} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     if path.is_dir():
         raise UserError(f"output {str(path)!r} is a folder; name a file")
+    check_parents(path)
     if path.suffix in TORCH_SUFFIXES:
         import_torch(path)
     return path
@@ -145,56 +148,15 @@ def write_released(
     """
     path = checked_output(path)
     settings = {name: value for name, value in (settings or {}).items() if name in SETTINGS}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-            partial = Path(folder) / path.name
-            if path.suffix in TORCH_SUFFIXES:
-                torch = import_torch(path)
-                # A copy: PyTorch wants arrays it may write to.
-                state = {f"module.{name}": torch.from_numpy(np.array(v)) for name, v in tensors.items()}
-                torch.save({"state_dict": state, **settings}, partial)
-            else:
-                metadata = {"format": "pt", **{name: str(value) for name, value in settings.items()}}
-                save_file(dict(tensors), partial, metadata)
-            with contextlib.suppress(OSError):
-                partial.chmod(0o644)
-            os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
-
-
-def _flatten(variables: Mapping, prefix: str = "") -> dict[str, np.ndarray]:
-    leaves = {}
-    for name, value in variables.items():
-        if isinstance(value, Mapping):
-            leaves.update(_flatten(value, f"{prefix}{name}/"))
+    with written_whole(path) as partial:
+        if path.suffix in TORCH_SUFFIXES:
+            torch = import_torch(path)
+            # A copy: PyTorch wants arrays it may write to.
+            state = {f"module.{name}": torch.from_numpy(np.array(v)) for name, v in tensors.items()}
+            with partial.open("wb") as file:  # PyTorch's own writing does not say what the disk refused
+                torch.save({"state_dict": state, **settings}, file)
         else:
-            leaves[f"{prefix}{name}"] = value
-    return leaves
-
-
-def _check_variables(sizes: Architecture, leaves: Mapping[str, np.ndarray]) -> None:
-    wanted = {path: shape for entry in model_entries(sizes) for path, shape in our_shapes(entry).items()}
-    lines = [f"missing: {path}" for path in wanted if path not in leaves]
-    lines += [f"surplus: {path}" for path in leaves if path not in wanted]
-    for path, shape in wanted.items():
-        if path in leaves and tuple(leaves[path].shape) != shape:
-            lines.append(f"other shape: {path}, found {tuple(leaves[path].shape)}, wanted {shape}")
-    if lines:
-        raise UserError("\n  ".join(["the variables are not those of the architecture:", *lines]))
-
-
-def our_shapes(entry: Entry) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of the parameters that an entry holds, by path."""
-    shape = entry.shape
-    match entry.transform:
-        case Transform.LINEAR:
-            shape = shape[::-1]
-        case Transform.CONV:
-            shape = (shape[2], shape[3], shape[1], shape[0])
-        case Transform.LINEAR_QKV:
-            shape = (shape[1], shape[0] // 3)
-        case Transform.BIAS_QKV:
-            shape = (shape[0] // 3,)
-    return dict.fromkeys(entry.paths, shape)
+            metadata = {"format": "pt", **{name: str(value) for name, value in settings.items()}}
+            save_file(dict(tensors), partial, metadata)
+        with contextlib.suppress(OSError):
+            partial.chmod(0o644)

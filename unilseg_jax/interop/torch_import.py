@@ -11,7 +11,7 @@ from unilseg_jax.interop.differences import differences, refuse
 from unilseg_jax.interop.files import TensorFile, read_tensors
 from unilseg_jax.interop.infer import infer_architecture, infer_image_tower
 from unilseg_jax.interop.layout import Entry, Transform, released_entries
-from unilseg_jax.interop.pretrained import RELEASED_INPUT_SIZE, Pretrained
+from unilseg_jax.interop.pretrained import RELEASED_INPUT_SIZE, Pretrained, check_input_size
 
 
 def load_released(path: str | os.PathLike, *, word_len: int | None = None, input_size: int | None = None) -> Pretrained:
@@ -23,8 +23,8 @@ def load_released(path: str | os.PathLike, *, word_len: int | None = None, input
         input_size: side of the network's input in pixels; by default what the file says, else 480.
 
     Raises:
-        UserError: the file cannot be read, or its tensors are not exactly those of such a model; every
-            missing, surplus and mis-shaped one is listed.
+        UserError: the file cannot be read, or its tensors are not exactly those of such a model (every
+            missing, surplus and mis-shaped one is listed), or the input size is not possible.
     """
     pretrained, notes = read_released(path, word_len=word_len, input_size=input_size)
     for note in notes:
@@ -43,6 +43,11 @@ def read_released(
 def pretrained_of(file: TensorFile, *, word_len: int | None = None, input_size: int | None = None) -> Pretrained:
     """Returns the model whose tensors `file` holds; see `load_released`."""
     shapes = {name: value.shape for name, value in file.tensors.items()}
+    if input_size:
+        check_input_size(input_size, "input_size")
+    else:
+        input_size = file.settings.get("input_size", RELEASED_INPUT_SIZE)
+        check_input_size(input_size, f"the input_size that {str(file.path)!r} says")
     try:
         sizes = infer_architecture(shapes, word_len or file.settings.get("word_len"))
     except UserError as error:
@@ -58,7 +63,7 @@ def pretrained_of(file: TensorFile, *, word_len: int | None = None, input_size: 
     return Pretrained(
         architecture=sizes,
         variables=assemble(entries, file.tensors),
-        input_size=input_size or file.settings.get("input_size", RELEASED_INPUT_SIZE),
+        input_size=input_size,
         carried=carried,
     )
 

@@ -13,6 +13,7 @@ _TINT = 0.5
 _COLOURS = ((230, 60, 40), (30, 120, 220), (245, 190, 20), (20, 160, 100), (200, 90, 190), (90, 200, 240))
 _GOLDEN = 0.61803
 _LEAST_WIDTH = 320
+_ENLARGED_SIDE = 4 * _LEAST_WIDTH
 
 
 def colour_of(prompt: int) -> tuple[int, int, int]:
@@ -35,8 +36,9 @@ def tint(
     """
     out = image.copy()
     for prompt, mask in enumerate(masks):
-        colour = np.array(colour_of(prompt), np.float32)
-        out[mask] = ((1 - _TINT) * out[mask] + _TINT * colour).round().astype(np.uint8)
+        # A table of all levels: arithmetic on the pixels themselves takes many times their memory.
+        levels = (1 - _TINT) * np.arange(256)[:, None] + _TINT * np.array(colour_of(prompt))
+        np.copyto(out, cv2.LUT(out, levels.round().astype(np.uint8)[None]), where=mask[..., None])
     for prompt, mask in enumerate(masks):
         outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(out, outlines, -1, colour_of(prompt), line)
@@ -93,14 +95,15 @@ def draw_overlay(
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
     """Returns the picture with tinted masks and, below it, the phrases with their colours.
 
-    A picture narrower than 320 px is enlarged first, so that the phrases can be read.
+    A small picture is enlarged first, up to a width of 320 px and a height of at most 1280 px. A picture that is
+    narrower than 320 px even so has white beside it, so that the phrases can be read.
 
     Args:
         image: RGB.
         masks: one per prompt, at the picture's size.
         phrases: one per prompt.
     """
-    factor = -(-_LEAST_WIDTH // image.shape[1]) if image.shape[0] < 4 * _LEAST_WIDTH else 1
+    factor = min(-(-_LEAST_WIDTH // image.shape[1]), _ENLARGED_SIDE // image.shape[0])
     if factor > 1:
         image = image.repeat(factor, axis=0).repeat(factor, axis=1)
         masks = masks.repeat(factor, axis=1).repeat(factor, axis=2)

@@ -21,18 +21,28 @@ SALIENT = "the most salient object"
 
 # The last two pairs are how the referring expressions of COCO pictures abbreviate the sides.
 _SIDES = (("left", "right"), ("lft", "rgt"), ("lt", "rt"))
-_OTHER_SIDE = {word: other for pair in _SIDES for word, other in (pair, pair[::-1])}
-# A side alone ("left-hand" holds one, too), or as part of a word such as "leftmost", "topleft" or "righthand".
+_OTHER_SIDE = {word: other for pair in (*_SIDES, ("l", "r")) for word, other in (pair, pair[::-1])}
+# What a side is written together with. Any word would not do: "leftover", "lefty", "rights", "righteous".
+_BEFORE = "top|bottom|upper|lower|far|mid|middle|center|front|back"
+_AFTER = (
+    "most|est|hand|handed|side|ward|wards|arm|foot|leg|eye|ear|shoulder|knee|corner|end|half|edge|top|bottom|front|middle|"
+    "center|above|below|of|man|guy|woman|lady|girl|boy|kid|person|one"
+)
+# A side alone ("left-hand" holds one, too), or as part of a word such as "leftmost", "topleft" or "rightarm"; "L side",
+# but not "they r side by side".
 _SIDE_WORD = re.compile(
-    r"\b(?P<before>(?:top|bottom|upper|lower|far|mid|middle|center|front|back)?)"
-    rf"(?P<side>{'|'.join(_OTHER_SIDE)})"
-    r"(?P<after>(?:most|hand|handed|side|ward|wards)?)\b",
+    rf"\b(?P<before>(?:{_BEFORE})?)(?P<side>left|right|lft|rgt|lt|rt)(?P<after>(?:{_AFTER})?)\b"
+    r"|\b(?P<letter>[lr])(?=[ -]side\b(?! by side\b))",
     re.IGNORECASE,
 )
 # "Right next to" and the like mean closeness, "on the right next to" means the side.
 _CLOSENESS = re.compile(
     r"\s+(?:next to|beside|behind|above|below|under|underneath|beneath|in front of|in the middle)\b", re.IGNORECASE
 )
+# "Right now", and "all right" if nothing follows that could be on the right; with "left" too, so that a second flip
+# gives the text back. "Right away" is mostly a direction.
+_NO_SIDE_AFTER = re.compile(r"\s+now\b", re.IGNORECASE)
+_ALL, _END = re.compile(r"\ball\s+$", re.IGNORECASE), re.compile(r"\s*(?:[^\w\s'-]|$)")
 _BEFORE_A_SIDE = re.compile(
     r"\b(?:the|to|on|at|far|top|bottom|upper|lower|middle|center|front|back|his|her|its|your)\s+$", re.IGNORECASE
 )
@@ -119,27 +129,34 @@ def class_names(table: str) -> tuple[ClassName, ...]:
 def flip_sides(text: str) -> str:
     """Returns a phrase as it is true of the mirrored picture: left and right change places.
 
-    "Right" that means closeness ("right next to the dog") stays. A "left" that means what remains ("the only
-    piece left") cannot be told from a side and is exchanged.
+    "Right" that means closeness ("right next to the dog") stays, and so do "right now" and a final "all right". A
+    "left" that means what remains ("the only piece left") cannot be told from a side and is exchanged.
 
     Args:
-        text: any phrase; only whole words count, so "bright" is no side. Capitals are kept.
+        text: any phrase; only whole words count ("left", "leftmost", "rightarm", "L side"), so "bright" is no side.
+            Capitals are kept.
     """
 
     def other(match: re.Match) -> str:
-        side = match["side"]
-        if (
-            match[0].lower() == "right"
-            and _CLOSENESS.match(text, match.end())
-            and not _BEFORE_A_SIDE.search(text, 0, match.start())
-        ):
+        side = match["side"] or match["letter"]
+        if match[0].lower() in _SIDES[0] and _means_no_side(text, match):
             return match[0]
         swapped = _OTHER_SIDE[side.lower()]
         # A side of one capital and small letters is capitalised, one of capitals only stays so.
         swapped = swapped.upper() if side.isupper() else swapped.capitalize() if side[0].isupper() else swapped
-        return f"{match['before']}{swapped}{match['after']}"
+        return f"{match['before'] or ''}{swapped}{match['after'] or ''}"
 
     return _SIDE_WORD.sub(other, text)
+
+
+def _means_no_side(text: str, word: re.Match) -> bool:
+    """Whether a "left" or "right" that stands alone in a text means something else."""
+    start, end = word.span()
+    if _ALL.search(text, 0, start):
+        return bool(_END.match(text, end))
+    if _BEFORE_A_SIDE.search(text, 0, start):
+        return False
+    return bool(_NO_SIDE_AFTER.match(text, end) or (word[0].lower() == "right" and _CLOSENESS.match(text, end)))
 
 
 def _folder() -> Traversable:

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import jax
@@ -24,9 +24,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from safetensors.numpy import load_file, save_file
 
-from unilseg_jax.errors import ExternalError, UserError
+from unilseg_jax.errors import ExternalError, UserError, reason_of
+from unilseg_jax.interop.differences import variable_differences
+from unilseg_jax.interop.output import check_new_folder, written_whole
 from unilseg_jax.interop.pretrained import Pretrained
 from unilseg_jax.models.architecture import Architecture
+from unilseg_jax.training.silence import raised_only
 from unilseg_jax.training.state import TrainState
 
 MODEL_FILE = "model.json"
@@ -213,23 +216,17 @@ def save_pretrained(directory: str | os.PathLike, pretrained: Pretrained) -> Non
     """Writes a model directory, under a temporary name first.
 
     Raises:
-        UserError: `directory` exists and is not empty.
+        UserError: `directory` exists and is not empty, or cannot be written; nothing is left behind then.
     """
     directory = Path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UserError(f"output {str(directory)!r} exists and is not empty; name a new directory")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as temporary:
-        partial = Path(temporary) / "model"
+    check_new_folder(directory)
+    with written_whole(directory) as partial, raised_only():
         write_model_file(partial, pretrained.architecture, pretrained.input_size)
         write_carried(partial, pretrained.carried)
         options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
         with ocp.CheckpointManager((partial / CHECKPOINTS).absolute(), options=options) as manager:
             variables = ocp.args.StandardSave(pretrained.variables)
             manager.save(0, args=ocp.args.Composite(variables=variables))
-        with contextlib.suppress(FileNotFoundError):
-            directory.rmdir()
-        os.replace(partial, directory)
 
 
 def load_pretrained(directory: str | os.PathLike, *, with_carried: bool = True) -> Pretrained:
@@ -240,25 +237,15 @@ def load_pretrained(directory: str | os.PathLike, *, with_carried: bool = True) 
         with_carried: also read the tensors that only an export or another run wants.
 
     Raises:
-        UserError: the directory is missing, is not a model's, or holds no finished checkpoint.
+        UserError: the directory is missing, is not a model's, holds no finished checkpoint, or its weights do not fit
+            its description.
     """
     directory = Path(directory)
     if not directory.is_dir():
         if directory.exists():
             raise UserError(f"{str(directory)!r} is a file, a model directory is wanted as checkpoint")
         raise UserError(f"no such checkpoint directory: {str(directory)!r}; check the path")
-    try:
-        description = json.loads((directory / MODEL_FILE).read_text(encoding="utf-8"))
-        sizes = description["architecture"].items()
-        architecture = Architecture(**{key: tuple(value) if isinstance(value, list) else value for key, value in sizes})
-        input_size = int(description["input_size"])
-    except FileNotFoundError:
-        raise UserError(
-            f"{str(directory)!r} is not a model directory: it has no {MODEL_FILE}; "
-            "name a training run's workdir or what convert wrote"
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{str(directory / MODEL_FILE)!r} is damaged: {error}") from error
+    architecture, input_size = _read_model_file(directory)
     root = (directory / CHECKPOINTS).absolute()
     steps = ocp.utils.checkpoint_steps(root) if root.is_dir() else []
     if not steps:
@@ -278,12 +265,55 @@ def load_pretrained(directory: str | os.PathLike, *, with_carried: bool = True) 
         carried = load_file(carried_file) if with_carried and carried_file.exists() else {}
     except Exception as error:  # Orbax, its storage and safetensors raise many kinds
         raise UserError(f"the weights in {str(directory)!r} are damaged or cut short: {_first_line(error)}") from error
+    if lines := variable_differences(architecture, restored):
+        head = f"the weights in {str(directory)!r} are not those of its {MODEL_FILE}; {len(lines)} variables differ"
+        raise UserError("\n  ".join([head, *lines]))
     return Pretrained(
         architecture=architecture,
         variables=jax.tree.map(np.asarray, dict(restored)),
         input_size=input_size,
         carried=carried,
     )
+
+
+def _read_model_file(directory: Path) -> tuple[Architecture, int]:
+    """Returns the architecture and the input size that a model directory says."""
+    file = directory / MODEL_FILE
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
+        sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in _sizes(description)}
+        for field in dataclasses.fields(Architecture):
+            if field.name in sizes and not _is_like(sizes[field.name], field.default):
+                raise TypeError(f"{field.name} = {sizes[field.name]!r}, wanted something like {field.default!r}")
+        architecture, input_size = Architecture(**sizes), description["input_size"]
+        if not _is_like(input_size, 1):
+            raise TypeError(f"input_size = {input_size!r}, wanted a whole number")
+    except FileNotFoundError:
+        raise UserError(
+            f"{str(directory)!r} is not a model directory: it has no {MODEL_FILE}; "
+            "name a training run's workdir or what convert wrote"
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot read {str(file)!r}: {reason_of(error)}") from error
+    except KeyError as error:
+        raise UserError(f"{str(file)!r} is damaged: it has no {error}") from error
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{str(file)!r} is damaged: {error}") from error
+    return architecture, input_size
+
+
+def _sizes(description: object) -> Iterable[tuple[str, object]]:
+    if not isinstance(description, dict) or not isinstance(description["architecture"], dict):
+        raise TypeError("wanted a table with a table of sizes as its architecture")
+    return description["architecture"].items()
+
+
+def _is_like(value: object, example: object) -> bool:
+    """Whether a value read from JSON is of the kind of `example`: a truth value, a number, whole or not, or some."""
+    if isinstance(example, tuple):
+        return isinstance(value, tuple) and all(_is_like(each, example[0]) for each in value)
+    kinds = (int, float) if isinstance(example, float) else type(example)
+    return isinstance(value, kinds) and isinstance(value, bool) == isinstance(example, bool)
 
 
 def _first_line(error: Exception) -> str:

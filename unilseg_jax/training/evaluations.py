@@ -70,6 +70,8 @@ def make_evaluators(evals: ConfigDict, *, size: int, word_len: int) -> dict[str,
     for name, entry in evals.items():
         if entry.batch_size % devices:
             raise UserError(f"evals.{name}.batch_size {entry.batch_size} does not divide among {devices} devices")
+        if entry.shuffled and len(evaluators[name].source) < 2:
+            raise UserError(f"evals.{name}.shuffled wants 2 pictures that swap phrases, 1 is there; turn it off")
     return evaluators
 
 

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import grain
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import leakage
@@ -17,7 +19,7 @@ from unilseg_jax.input_pipeline.visits import text_of
 from unilseg_jax.interop.initialise import initialise
 from unilseg_jax.interop.torch_import import load_released
 from unilseg_jax.models.architecture import Architecture
-from unilseg_jax.training.checkpoint import load_pretrained
+from unilseg_jax.training.checkpoint import CHECKPOINTS, load_pretrained
 
 
 def check_given(model: str = "", swin: str = "", clip: str = "") -> None:
@@ -31,13 +33,50 @@ def check_given(model: str = "", swin: str = "", clip: str = "") -> None:
             raise UserError(f"config.init.{key}: no such file or folder: {path!r}")
 
 
+def weights_of_run(
+    directory: Path, init: Mapping[str, str], say: Callable[[str], None] = print
+) -> tuple[dict[str, str], bool]:
+    """Returns what a run's first weights are, and whether it goes on from a checkpoint and needs them no more.
+
+    Args:
+        directory: of the run.
+        init: `config.init`.
+        say: takes a note, if the run goes on and was started from other weights than these.
+
+    Returns:
+        `config.init` as the run was started with, and whether it goes on.
+
+    Raises:
+        UserError: the weights of a new run are not there.
+    """
+    file, checkpoints = directory / "config.json", (directory / CHECKPOINTS).absolute()
+    if not checkpoints.is_dir() or not ocp.utils.checkpoint_steps(checkpoints):
+        check_given(**init)
+        return dict(init), False
+    before = json.loads(file.read_text(encoding="utf-8")).get("init", {}) if file.exists() else {}
+    started = {key: before.get(key, value) for key, value in init.items()}
+    other = [key for key in init if init[key] != started[key]]
+    if other:
+        say(
+            f"note: {', '.join(f'config.init.{key} = {init[key]!r}' for key in other)} is not read: this run goes "
+            f"on from its own checkpoint (it was started with {', '.join(repr(started[key]) for key in other)}); for "
+            "other first weights name another workdir"
+        )
+    return started, True
+
+
+def fill(fresh: dict, given: dict) -> dict:
+    """Returns the variables that `first_weights` gave, fresh ones where it was handed shapes and left them."""
+    return jax.tree.map(lambda new, found: new if isinstance(found, jax.ShapeDtypeStruct) else found, fresh, given)
+
+
 def first_weights(
     variables: dict, architecture: Architecture, *, model: str = "", swin: str = "", clip: str = ""
 ) -> tuple[dict, dict[str, np.ndarray], list[str]]:
     """Replaces fresh variables by given ones.
 
     Args:
-        variables: `params` and `batch_stats` of the model, fresh.
+        variables: `params` and `batch_stats` of the model, fresh, or their shapes, to read before compiling.
         architecture: of the model.
         model: a file of the released layout or a model directory: everything comes from it.
         swin: a file with the image encoder.
@@ -116,14 +155,6 @@ def check_directory(directory: Path, config) -> None:
             f"{str(directory)!r} holds a run with another config.{other[0]}; name another workdir, or run it as "
             f"{str(file)!r} says"
         )
-
-
-def seconds_before(directory: Path, first_step: int) -> float:
-    """Returns the training time that a finished run reported, if this process only evaluates it again."""
-    file = directory / "summary.json"
-    if not first_step or not file.exists():
-        return 0.0
-    return float(json.loads(file.read_text(encoding="utf-8")).get("training_seconds", 0.0))
 
 
 def sample_ids(visits: grain.MapDataset, batch_size: int, first: int, last: int, most: int = 1000) -> list[str]:

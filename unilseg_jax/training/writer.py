@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 METRICS_FILE = "metrics.jsonl"
+SECONDS = "train/seconds"
+"""Name of the training time so far, over all processes of a run."""
 
 
 class MetricWriter:
@@ -22,11 +24,15 @@ class MetricWriter:
             steps are taken again.
         total_steps: where it ends; the evaluations that stand there are dropped, since they are made again.
         silent: write nothing; of several processes only one writes.
+
+    Attributes:
+        seconds_before: of training, up to where the run goes on; 0 for a new one.
     """
 
     def __init__(self, directory: Path, first_step: int, total_steps: int, *, silent: bool = False):
         self._file = self._board = None
         self._kept: list[str] = []
+        self.seconds_before = 0.0
         if silent:
             return
         from tensorboardX import SummaryWriter
@@ -38,6 +44,7 @@ class MetricWriter:
             partial.write_text("".join(f"{line}\n" for line in kept))
             partial.replace(path)
             self._kept = kept
+            self.seconds_before = max((json.loads(line).get(SECONDS) or 0.0 for line in kept), default=0.0)
         self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(Path(directory) / "tensorboard"), purge_step=first_step + 1)
 
@@ -80,11 +87,18 @@ class ProgressLine:
         first_step: where the run starts or goes on.
         total_steps: where it ends.
         batch_size: images per step.
+        seconds: of training, spent by processes before this one.
         silent: show nothing.
+
+    Attributes:
+        seconds: of training up to the last `update`, without pauses.
     """
 
-    def __init__(self, first_step: int, total_steps: int, batch_size: int, *, silent: bool = False):
-        self._silent, self._batch_size, self._total = silent, batch_size, total_steps
+    def __init__(
+        self, first_step: int, total_steps: int, batch_size: int, seconds: float = 0.0, *, silent: bool = False
+    ):
+        self.seconds, self._silent = seconds, silent
+        self._batch_size, self._total = batch_size, total_steps
         self._last = (time.perf_counter(), first_step)
         self._paused_at = 0.0
         self._console = Console(file=sys.stdout)
@@ -92,15 +106,13 @@ class ProgressLine:
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}"),
-            TextColumn("{task.fields[speed]:.1f} images/s"),
+            TextColumn("{task.fields[found]}"),
             TimeRemainingColumn(),
             console=self._console,
             disable=silent or not self._console.is_terminal,
         )
-        self._task = self._bar.add_task(
-            "training", total=total_steps, completed=first_step, loss=float("nan"), speed=0.0
-        )
+        # Until the first update, which also has to wait for the compiler, there are no numbers to show.
+        self._task = self._bar.add_task("training", total=total_steps, completed=first_step, found="compiling")
 
     def __enter__(self) -> "ProgressLine":
         self._bar.start()
@@ -114,13 +126,12 @@ class ProgressLine:
         now, (before, last_step) = time.perf_counter(), self._last
         speed = (step - last_step) * self._batch_size / max(now - before, 1e-9)
         self._last = (now, step)
-        self._bar.update(self._task, completed=step, loss=loss, speed=speed)
+        self.seconds += now - before
+        found = f"loss {loss:.4f}  {speed:.1f} images/s"
+        self._bar.update(self._task, completed=step, found=found)
         if not self._silent and not self._console.is_terminal:
             left = (self._total - step) * self._batch_size / max(speed, 1e-9)
-            print(
-                f"step {step}/{self._total}  loss {loss:.4f}  {speed:.1f} images/s  {left:.0f} s left",
-                flush=True,
-            )
+            print(f"step {step}/{self._total}  {found}  {left:.0f} s left", flush=True)
         return speed
 
     def pause(self) -> None:

@@ -1,11 +1,11 @@
-"""The weights that the parity fixtures were made with: each tensor follows from its released name and shape alone."""
+"""The model of the parity fixtures; each of its tensors follows from its released name and shape alone."""
 
 import math
 import zlib
 
 import numpy as np
 
-from unilseg_jax.interop.layout import INTEGERS, Transform, model_entries
+from unilseg_jax.interop.layout import INTEGERS, ImageTower, Transform, model_entries
 from unilseg_jax.interop.torch_import import assemble
 from unilseg_jax.models.architecture import Architecture
 
@@ -22,6 +22,7 @@ MINI = Architecture(
     query_width=32,
     query_layers=3,
 )
+MINI_TOWER = ImageTower(width=64, layers=1, patch_size=16, positions=5)
 
 
 def _centre_and_spread(name: str, rank: int) -> tuple[float, float] | None:

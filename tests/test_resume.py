@@ -1,0 +1,69 @@
+"""What a run that goes on takes from the one before: its training time and its first weights."""
+
+import json
+
+import pytest
+import tiny_run
+from no_learning import no_learning_in
+
+from unilseg_jax import train
+from unilseg_jax.config import parse_flags
+from unilseg_jax.training.checkpoint import Checkpointer
+
+
+@pytest.fixture(autouse=True)
+def no_learning(monkeypatch):
+    """See `no_learning_in`."""
+    no_learning_in(monkeypatch)
+
+
+class Killed(Exception):
+    """Ends a run without a word."""
+
+
+def config_of(**changes):
+    more = {"steps": 6, "checkpoint_every": 3, "log_every": 2, "input__batch_size": 8, "evals__held_out__every": 0}
+    batches = {f"evals__{name}__batch_size": 8 for name in ("held_out", "glance")}
+    return parse_flags(tiny_run.flags("unused", **more, **batches, **changes))[0]
+
+
+def go_on_at(step, monkeypatch, workdir):
+    """Makes the next run find a checkpoint, of zeros."""
+    monkeypatch.setattr(Checkpointer, "restore_latest", lambda self, state: state.replace(step=state.step * 0 + step))
+    (workdir / "checkpoints" / str(step)).mkdir(parents=True, exist_ok=True)
+
+
+def lines(workdir):
+    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in found if "train/loss" in line]
+
+
+def test_training_seconds_are_those_of_all_processes_of_a_run(tmp_path, monkeypatch):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unilseg_jax.evaluation.evaluator.Evaluator.run", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):  # dies before its summary
+            train.train(config_of(), str(tmp_path))
+    assert [line["step"] for line in lines(tmp_path)] == [2, 3, 4, 6], "every checkpoint has a line"
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(
+        "".join(json.dumps(line | {"train/seconds": 100.0 * line["step"]}) + "\n" for line in lines(tmp_path))
+    )
+    go_on_at(3, monkeypatch, tmp_path)
+    summary = train.train(config_of(), str(tmp_path))
+    seconds = {line["step"]: line["train/seconds"] for line in lines(tmp_path)}
+    assert list(seconds) == [2, 3, 4, 6]
+    assert seconds[3] == 300
+    assert 300 < seconds[4] < seconds[6] < 400
+    assert summary["training_seconds"] == pytest.approx(seconds[6], abs=0.1)
+    go_on_at(6, monkeypatch, tmp_path)
+    assert train.train(config_of(), str(tmp_path))["training_seconds"] == summary["training_seconds"]
+
+
+def test_a_run_that_goes_on_reads_no_first_weights_and_says_so(tmp_path, monkeypatch, capsys):
+    train.train(config_of(), str(tmp_path))
+    go_on_at(3, monkeypatch, tmp_path)
+    capsys.readouterr()
+    train.train(config_of(init__swin="moved.pth"), str(tmp_path))
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert "config.init.swin = 'moved.pth' is not read: this run goes on from its own checkpoint" in note
+    assert json.loads((tmp_path / "config.json").read_text())["init"]["swin"] == "", "what it was started with"
