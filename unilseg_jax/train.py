@@ -208,10 +208,12 @@ def train(config, workdir: str) -> dict:
     tracer = watch.Tracer(directory / "profile", config.profile_steps if speaks else ())
     with stop, progress, tracer:
         stops = stop.reached(first_step)
+        progress.pause()
         try:
             evaluate_due(first_step)  # what a signal broke off
         except StoppedBySignal:
             stops = True
+        progress.resume()
         times, saved_at = watch.StepTimes(), time.perf_counter()
         checked = logged = first_step
         for step in range(first_step + 1, config.steps + 1):

@@ -12,6 +12,7 @@ from unilseg_jax.training.best import BEST, BestCheckpoint
 from unilseg_jax.training.state import init_state
 
 METRIC = "held_out/oiou"
+pytestmark = pytest.mark.usefixtures("any_tree_is_a_model")
 
 
 def state_of(step, ema=None):

@@ -76,6 +76,7 @@ def test_where_no_checkpoint_can_be_read_none_is_deleted(copied_run):
     assert on_disk(copied_run) == ["3", "6"]
 
 
+@pytest.mark.usefixtures("any_tree_is_a_model")
 def test_an_average_is_kept_and_is_what_a_model_is_read_from(tmp_path):
     wanted = some_state(1, 6).replace(ema=tree(50))
     save(tmp_path, wanted)
