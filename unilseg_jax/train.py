@@ -127,7 +127,7 @@ def train(config, workdir: str) -> dict:
         raise UserError(
             f"{workdir!r} has gone {first_step} steps, config.steps is {config.steps}; name another workdir"
         )
-    if first_step == 0:
+    if not goes_on:
         variables = fill(jax.device_get(variables), given)
         write_carried(directory, carried)
         for note in notes:
