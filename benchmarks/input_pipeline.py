@@ -7,9 +7,10 @@ A triplet is a picture, the mask of one object and one of its phrases, at 480 px
 own; the sides take turns. All sides make the same pixels, which is checked before anything is timed.
 
 The DataLoader comes in three forms: with OpenCV, with Pillow (what torchvision reads with), and with OpenCV and float
-pictures normalised in the worker, as the released code has it; ours normalises on the device. Both have as many worker
-processes as cores; on one core ours has a thread instead, and the DataLoader is also shown without a worker, where
-nothing is read ahead. It holds run lengths and phrases in memory and reads JPEG files; ours reads records.
+pictures normalised in the worker, as the released code has it; ours normalises on the device. It has as many worker
+processes as cores, ours as many threads. On one core it is also shown without a worker, where nothing is read ahead; on
+several, ours also with worker processes. It holds run lengths and phrases in memory and reads JPEG files; ours reads
+records.
 
 `--minutes` shows our memory over time instead.
 
@@ -43,8 +44,8 @@ PEERS = {
     "DataLoader, OpenCV, float": "float",
     ALONE: "opencv",
 }
-THREADS = "ours, threads alone"
-OURS = {"ours": 1, THREADS: 1, "ours, 3 objects per visit": 3}
+PROCESSES = "ours, worker processes"
+OURS = {"ours": 1, PROCESSES: 1, "ours, 3 objects per visit": 3}
 
 
 def draw(folder: Path) -> None:
@@ -179,10 +180,8 @@ def worker(folder: Path, side: str) -> None:
             if job["parallel"] == 1:
                 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
             if side in OURS:
-                several = job["parallel"] > 1 and side != THREADS
-                batches = our_batches(
-                    folder, prompts=OURS[side], resize=job["resize"], parallel=job["parallel"], processes=several
-                )
+                options = {"prompts": OURS[side], "resize": job["resize"], "parallel": job["parallel"]}
+                batches = our_batches(folder, **options, processes=side == PROCESSES)
             else:
                 workers = 0 if side == ALONE else job["parallel"]
                 batches = torch_batches(folder, form=PEERS[side], resize=job["resize"], workers=workers)
@@ -238,7 +237,7 @@ def compare(folder: Path, seconds: float, rounds: int) -> None:
     """Prints a table per way of resizing and number of cores."""
     cores = len(os.sched_getaffinity(0))
     for resize, parallel in itertools.product(("letterbox", "stretch"), dict.fromkeys((1, cores))):
-        left_out = THREADS if parallel == 1 else ALONE
+        left_out = PROCESSES if parallel == 1 else ALONE
         sides = {name: Side(folder, name) for name in (*OURS, *PEERS) if name != left_out}
         job = {"resize": resize, "parallel": parallel}
         for side in sides.values():

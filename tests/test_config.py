@@ -127,7 +127,7 @@ MISTAKES = {
     "negative period": (["--config.evals.held_out.every=-1"], "evals.held_out.every = -1 must be at least 0"),
     "threshold outside": (["--config.evals.held_out.threshold=1.0"], "threshold = 1.0 must be between 0 and 1"),
     "negative rate": (["--config.optim.learning_rate=-1e-3"], "learning_rate = -0.001 must be greater than 0"),
-    "input too small": (["--config.input.size=28"], "config.input.size = 28 px must be at least 29"),
+    "input too small": (["--config.input.size=28"], "config.input.size is 28 px; 29 to 4096 px are wanted"),
     "weight below none": (["--config.input.sources.scenes.weight=-1.0"], "input.sources.scenes.weight = -1.0 must be"),
     "nothing but negatives": (["--config.input.negatives=1.0"], "input.negatives = 1.0 must be at least 0 and less"),
     "flips more than always": (["--config.input.flip=1.5"], "config.input.flip = 1.5 must be between 0 and 1"),
@@ -168,7 +168,7 @@ def test_a_mistake_costs_one_line_that_names_it(name, tmp_path, capsys):
         ([f"--config={QUICKSTART}", "--workdir="], "--workdir DIR is missing"),
         (["--config=absent.py", "--workdir=w"], "absent.py"),
         ([f"--config={REFCOCO}:huge", "--workdir=w"], "huge"),
-        ([f"--config={REFCOCO}:cpu,refcocox", "--workdir=w"], "line 37: no set 'refcocox'; wanted SIZE or SIZE,SET"),
+        ([f"--config={REFCOCO}:cpu,refcocox", "--workdir=w"], "no set 'refcocox'; wanted SIZE or SIZE,SET"),
     ],
     ids=["nothing", "no config", "no workdir", "empty workdir", "no such file", "no such size", "no such set"],
 )

@@ -59,7 +59,8 @@ def test_an_error_of_ours_is_not_hidden():
 def test_a_full_disk_has_a_code_of_its_own(capsys):
     code, line = ending(OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl"), capsys)
     assert (code, line) == (74, "error: 'metrics.jsonl': No space left on device; make room or name another path\n")
-    assert ending(OSError(errno.EDQUOT, "Quota exceeded"), capsys)[0] == 74
+    line = "error: No space left on device; make room or name another path\n"
+    assert ending(OSError(errno.ENOSPC, "No space left on device"), capsys) == (74, line)
 
 
 @pytest.mark.parametrize("error", [OSError("odd"), OSError(errno.EPIPE, "Broken pipe"), OSError(errno.EBADF, "bad", 7)])
@@ -98,6 +99,32 @@ def test_a_name_that_is_too_long_costs_one_line(command, arguments, tmp_path, mo
     assert (stop.value.code, message.count("\n")) == (2, 1)
     assert message.startswith("error: ")
     assert LONG in message
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("convert", ["--input", "", "--output", "out"]),
+        ("convert", ["--input", "{file}", "--output", ""]),
+        ("export", ["--checkpoint", "", "--output", "out.safetensors"]),
+        ("prepare", ["--raw", "", "--out", "out", "salient"]),
+        ("prepare", ["--raw", ".", "--out", "", "salient"]),
+        ("doctor", ["--data", ""]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_an_empty_path_is_refused_and_not_taken_for_the_current_folder(
+    command, arguments, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(SystemExit) as stop:
+        importlib.import_module(f"unilseg_jax.{command}").main(
+            [argument.format(file=tmp_path / "file") for argument in arguments]
+        )
+    assert stop.value.code == 2
+    assert "the path is empty" in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["file"]
 
 

@@ -165,7 +165,8 @@ def test_a_long_phrase_is_cut_and_said_so_once(checkpoint, pictures, tmp_path, c
         ({"more": ["--resize", "crop"]}, "crop"),
     ],
 )
-def test_a_mistake_costs_one_line_and_exit_code_2(checkpoint, pictures, tmp_path, capsys, change, message):
+def test_a_mistake_costs_one_line_and_exit_code_2(checkpoint, pictures, tmp_path, monkeypatch, capsys, change, message):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.jpg").write_text("no picture")
     (tmp_path / "full" / "predictions.json").mkdir(parents=True)
     given = {"checkpoint": checkpoint, "pictures": pictures, "phrases": ["dog"], "output": "{tmp}/out"}
@@ -184,6 +185,7 @@ def test_a_mistake_costs_one_line_and_exit_code_2(checkpoint, pictures, tmp_path
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert message in error
+    assert {path.name for path in tmp_path.iterdir()} <= {"notes.jpg", "full", "out"}
     assert not list(tmp_path.glob("out/*"))
 
 

@@ -42,3 +42,16 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def path_text(text: str) -> str:
+    """Returns a path as it was given; for `type=` of an argument.
+
+    An empty one would be taken for the current folder.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty, a file or folder is wanted")
+    return text

@@ -8,8 +8,8 @@ from numbers import Integral, Real
 
 from ml_collections import ConfigDict
 
-from unilseg_jax import shapes
 from unilseg_jax.errors import UserError
+from unilseg_jax.interop.pretrained import check_input_size
 from unilseg_jax.models.architecture import BATCH_NORMS, REMATS
 from unilseg_jax.text import tokenizer
 
@@ -216,8 +216,7 @@ def _check_input(config: ConfigDict) -> None:
     """Refuses what of `config.input` would fail late."""
     if not config.sources:
         raise UserError("config.input.sources is empty; name a data set to train on")
-    if config.size < shapes.MIN_SIDE:
-        raise UserError(f"config.input.size = {config.size} px must be at least {shapes.MIN_SIDE}")
+    check_input_size(config.size, "config.input.size")
     shares = {"flip": config.flip, "hide_and_seek.probability": config.hide_and_seek.probability}
     for key, value in shares.items():
         if not 0 <= value <= 1:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unilseg_jax.command_line import OneLineParser, positive_int
+from unilseg_jax.command_line import OneLineParser, path_text, positive_int
 from unilseg_jax.errors import checked_file, run_command
 
 if TYPE_CHECKING:  # main imports it once the arguments were checked: it takes long
@@ -36,8 +36,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = OneLineParser(
         prog="python -m unilseg_jax.convert", description=__doc__.splitlines()[0].removeprefix("Command: ")
     )
-    parser.add_argument("--input", required=True, metavar="FILE", help="a .pth or .safetensors file")
-    parser.add_argument("--output", required=True, metavar="DIR", help="the directory to write; must be new")
+    parser.add_argument("--input", type=path_text, required=True, metavar="FILE", help="a .pth or .safetensors file")
+    parser.add_argument(
+        "--output", type=path_text, required=True, metavar="DIR", help="the directory to write; must be new"
+    )
     number = {"type": positive_int, "metavar": "N"}
     parser.add_argument("--word-len", **number, help="tokens of a phrase (default: as the file says, or 17)")
     parser.add_argument("--input-size", **number, help="side in pixels (default: as the file says, or 480)")

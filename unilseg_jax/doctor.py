@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from unilseg_jax.command_line import OneLineParser, positive_int
+from unilseg_jax.command_line import OneLineParser, path_text, positive_int
 from unilseg_jax.errors import UserError, run_command
 from unilseg_jax.input_pipeline import contact_sheet
 from unilseg_jax.input_pipeline.catalogue import builder_names, load_builder
@@ -282,15 +282,19 @@ def _folder(path: str, meaning: str) -> Path:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(prog="python -m unilseg_jax.doctor", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, metavar="DIR", help="folder of all prepared data sets")
-    parser.add_argument("--raw", metavar="DIR", help="folder of downloaded files, or one whose folders hold them")
+    parser.add_argument("--data", type=path_text, required=True, metavar="DIR", help="folder of all prepared data sets")
+    parser.add_argument(
+        "--raw", type=path_text, metavar="DIR", help="folder of downloaded files, or one whose folders hold them"
+    )
     parser.add_argument(
         "--preview",
         metavar="NAME[/CONFIG][:SPLIT]",
         help="only write a contact sheet of this data set; without a split, of train or else the first one",
     )
     parser.add_argument("--count", type=positive_int, default=12, metavar="N", help="pictures on it; default 12")
-    parser.add_argument("--output", metavar="FILE.png", help="the sheet; default: NAME_CONFIG_SPLIT.png")
+    parser.add_argument(
+        "--output", type=path_text, metavar="FILE.png", help="the sheet; default: NAME_CONFIG_SPLIT.png"
+    )
     return parser.parse_args(argv)
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,6 +40,15 @@ _ADVICE = {
 }
 
 
+def can_be_mended(error: OSError) -> bool:
+    """Whether a user can mend what the system refused: it names a file, or has to do with the disk or rights."""
+    return bool(error.strerror) and (_names_file(error) or error.errno in _ADVICE)
+
+
+def _names_file(error: OSError) -> bool:
+    return isinstance(error.filename, str | bytes | os.PathLike)
+
+
 def reason_of(error: OSError) -> str:
     """Returns what the system says, and what to do about it."""
     said = " ".join((error.strerror or str(error)).split())
@@ -48,7 +58,7 @@ def reason_of(error: OSError) -> str:
 def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
     """Runs a command's `main`; an error of `EXIT_CODES`, or a full disk, becomes one line on stderr and its code.
 
-    An `OSError` that names a file is the user's to mend as well, with code 2, wherever it comes from: a folder that
+    So does an `OSError` that the user can mend, wherever it comes from: a full disk names no file, and a folder that
     may not be entered and a name that is too long make even the question whether there is such a file fail.
 
     Args:
@@ -62,12 +72,12 @@ def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str
         print(f"stopped: {error}" if isinstance(error, StoppedBySignal) else f"error: {error}", file=sys.stderr)
         raise SystemExit(code) from None
     except OSError as error:
-        full, named = error.errno in _DISK_FULL, isinstance(error.filename, str | bytes | os.PathLike)
-        if not full and not (named and error.strerror):
+        if not can_be_mended(error):
             raise
-        place = f"{os.fspath(error.filename)!r}: " if named else ""
+        place = f"{os.fspath(error.filename)!r}: " if _names_file(error) else ""
         print(f"error: {place}{reason_of(error)}", file=sys.stderr)
-        raise SystemExit(EXIT_CODES[ExternalError] if full else EXIT_CODES[UserError]) from None
+        code = EXIT_CODES[ExternalError if error.errno in _DISK_FULL else UserError]
+        raise SystemExit(code) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
@@ -85,11 +95,12 @@ def checked_file(path: str | os.PathLike, what: str) -> Path:
     """
     path = Path(path)
     try:
-        exists, is_folder = path.exists(), path.is_dir()
+        is_folder = stat.S_ISDIR(os.stat(path).st_mode)
+    # A name with a zero byte: ValueError.
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise UserError(f"no such {what}: {str(path)!r}; check the path") from None
     except OSError as error:
         raise UserError(f"cannot read {what} {str(path)!r}: {reason_of(error)}") from error
-    if not exists:
-        raise UserError(f"no such {what}: {str(path)!r}; check the path")
     if is_folder:
         raise UserError(f"{str(path)!r} is a folder, a file is wanted as {what}")
     return path

@@ -5,7 +5,7 @@ Usage: python -m unilseg_jax.export --checkpoint DIR --output FILE.pth|FILE.safe
 
 from collections.abc import Sequence
 
-from unilseg_jax.command_line import OneLineParser
+from unilseg_jax.command_line import OneLineParser, path_text
 from unilseg_jax.errors import run_command
 
 
@@ -19,9 +19,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m unilseg_jax.export", description=__doc__.splitlines()[0].removeprefix("Command: ")
     )
     parser.add_argument(
-        "--checkpoint", required=True, metavar="DIR", help="a training run's workdir or what convert wrote"
+        "--checkpoint",
+        type=path_text,
+        required=True,
+        metavar="DIR",
+        help="a training run's workdir or what convert wrote",
     )
-    parser.add_argument("--output", required=True, metavar="FILE", help="ends in .pth, .pt or .safetensors")
+    parser.add_argument(
+        "--output", type=path_text, required=True, metavar="FILE", help="ends in .pth, .pt or .safetensors"
+    )
     arguments = parser.parse_args(argv)
 
     from unilseg_jax.interop.torch_export import checked_output, export_released, write_released

@@ -25,7 +25,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from unilseg_jax.command_line import OneLineParser
+from unilseg_jax.command_line import OneLineParser, path_text
 from unilseg_jax.errors import UserError, run_command
 from unilseg_jax.input_pipeline.images import read_image
 from unilseg_jax.input_pipeline.phrases import check_phrase
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     taken = {path.name.casefold() for path in map(Path, arguments.image) if _same(path.parent, output)}
     taken.add(RESULTS_FILE)
     entries: list[dict] = []
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     several = len(arguments.image) > 1
     for path in track(arguments.image, "pictures", console=console, disable=not several):
         entries += _segment_picture(segmenter, path, arguments, output, taken)
@@ -74,15 +74,15 @@ def _parser() -> OneLineParser:
     parser.add_argument(
         "--checkpoint",
         required=True,
-        type=_path,
+        type=path_text,
         metavar="C",
         help="a .pth or .safetensors file, the directory of a training run, or what convert wrote",
     )
     parser.add_argument(
-        "--image", required=True, type=_path, action="append", metavar="I", help="a picture; repeatable"
+        "--image", required=True, type=path_text, action="append", metavar="I", help="a picture; repeatable"
     )
     parser.add_argument("--phrase", required=True, action="append", metavar="P", help="a phrase; repeatable")
-    parser.add_argument("--output", required=True, type=_path, metavar="DIR", help="the folder to write to")
+    parser.add_argument("--output", required=True, type=path_text, metavar="DIR", help="the folder to write to")
     parser.add_argument(
         "--resize",
         choices=("letterbox", "stretch"),
@@ -96,13 +96,6 @@ def _parser() -> OneLineParser:
         help="probability above which a pixel belongs to the mask (default: 0.35 letterbox, 0.5 stretch)",
     )
     return parser
-
-
-def _path(text: str) -> str:
-    """Returns a path, which an empty text is not; `Path` would take it for the current folder."""
-    if not text:
-        raise argparse.ArgumentTypeError("the path is empty, a file or folder is wanted")
-    return text
 
 
 def _threshold(text: str) -> float:
@@ -260,7 +253,7 @@ def _print_table(entries: list[dict], output: Path) -> None:
             str(entry["area"]),
             "nothing found" if confidence is None else f"{confidence:.3f}",
         )
-    console = Console()
+    console = Console(emoji=False)
     console.print(table)
     console.print(f"written to {_printable(str(output))}", markup=False, highlight=False, soft_wrap=True)
 

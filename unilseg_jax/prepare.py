@@ -18,7 +18,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from rich.console import Console
 
-from unilseg_jax.command_line import OneLineParser, positive_int
+from unilseg_jax.command_line import OneLineParser, path_text, positive_int
 from unilseg_jax.errors import UserError, run_command
 from unilseg_jax.input_pipeline.builder import MAX_SKIPPED, TripletBuilder
 from unilseg_jax.input_pipeline.catalogue import load_builder, load_stand_in
@@ -221,8 +221,8 @@ def _run(builder: TripletBuilder, raw: Path) -> None:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(prog="python -m unilseg_jax.prepare", description=__doc__.splitlines()[0])
     parser.add_argument("name", help="data set, a folder of data/ such as refcoco")
-    parser.add_argument("--raw", required=True, metavar="DIR", help="folder of the downloaded files")
-    parser.add_argument("--out", metavar="DIR", help="folder of all prepared data sets")
+    parser.add_argument("--raw", type=path_text, required=True, metavar="DIR", help="folder of the downloaded files")
+    parser.add_argument("--out", type=path_text, metavar="DIR", help="folder of all prepared data sets")
     parser.add_argument(
         "--synthetic",
         type=positive_int,
@@ -237,7 +237,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="CONFIG",
         help="configuration such as refcocog; may be given several times; default: all that --raw holds",
     )
-    parser.add_argument("--pictures", metavar="DIR", help="folder of the pictures, if not in --raw")
+    parser.add_argument("--pictures", type=path_text, metavar="DIR", help="folder of the pictures, if not in --raw")
     parser.add_argument(
         "--max-skipped",
         type=_share,

@@ -19,7 +19,7 @@ from unilseg_jax import shapes
 from unilseg_jax.errors import UserError, checked_file
 from unilseg_jax.input_pipeline.images import ImageSource, read_image
 from unilseg_jax.input_pipeline.phrases import check_phrase
-from unilseg_jax.interop.pretrained import Pretrained
+from unilseg_jax.interop.pretrained import Pretrained, check_input_size
 from unilseg_jax.models.unilseg import UniLSeg
 from unilseg_jax.ops import geometry
 from unilseg_jax.ops.resize import resize_align_corners
@@ -88,8 +88,7 @@ class Segmenter:
         prompts_at_once: int | None = None,
     ):
         size = pretrained.input_size if input_size is None else input_size
-        if size < shapes.MIN_SIDE:
-            raise UserError(f"input_size = {size} px is too small; at least {shapes.MIN_SIDE} px are wanted")
+        check_input_size(size, "input_size")
         if dtype not in DTYPES:
             raise UserError(f"dtype = {dtype!r}; wanted one of {', '.join(DTYPES)}")
         if prompts_at_once is not None and prompts_at_once < 1:

@@ -5,7 +5,6 @@ The run's directory holds `config.json`, `model.json`, `checkpoints/`, `metrics.
 from its last checkpoint as if it had not been interrupted.
 """
 
-import logging
 import math
 import sys
 import time
@@ -23,12 +22,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(__doc__)
         return
     config, workdir = parse_flags(argv)
-    # Orbax logs each error many times over, with tracebacks; what matters is raised. Where one array of a checkpoint
-    # cannot be written, its storage reports each of the others to an event loop that is gone.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    sys.excepthook = lambda *error: None if "Event loop is closed" in str(error[1]) else sys.__excepthook__(*error)
-    train(config, workdir)
+    from unilseg_jax.training.silence import raised_only
+
+    with raised_only():
+        train(config, workdir)
 
 
 def train(config, workdir: str) -> dict:
@@ -131,7 +128,7 @@ def train(config, workdir: str) -> dict:
         raise UserError(
             f"{workdir!r} has gone {first_step} steps, config.steps is {config.steps}; name another workdir"
         )
-    if first_step == 0:
+    if not goes_on:
         variables = start.fill(distributed.on_host(variables), given)
         if speaks:
             write_carried(directory, carried)

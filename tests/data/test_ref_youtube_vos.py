@@ -86,7 +86,7 @@ def test_object_out_of_the_frame_matches_nothing_and_stays_a_referring_phrase(ra
     assert read_index(directory, "train").samples.tolist() == [2, 2, 2, 2]
     record = open_split(directory).record(2)
     found = sample_phrases(record["phrase_masks"], record["phrase_objects"])
-    assert [numbers.tolist() for numbers in found] == [[0, 1], [2, 3]]
+    assert found == [[0, 1], [2, 3]]
 
 
 def test_frames_without_ground_truth_keep_their_expressions(raw):

@@ -28,7 +28,9 @@ def test_what_the_file_system_refuses_is_one_line(error, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no file"), BrokenPipeError(), KeyError("a"), UserError("b")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no file"), BrokenPipeError(), ConnectionError("no Ray"), KeyError("a"), UserError("b")]
+)
 def test_other_errors_stay_what_they_are(error):
     with pytest.raises(type(error)) as caught, one_line_errors():
         raise error

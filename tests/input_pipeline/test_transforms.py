@@ -89,7 +89,7 @@ def test_a_picture_without_phrases_is_one_clear_line():
 def test_samples_are_named_masks_and_phrases_for_nothing():
     """Mask 1 has no phrase, and what phrase 3 matches is not known."""
     phrase_masks = np.array([2, -1, 0, -2, 2, -1], np.int32)
-    found = [numbers.tolist() for numbers in sample_phrases(phrase_masks)]
+    found = sample_phrases(phrase_masks)
     assert found == [[2], [0, 4], [1], [5]]
     assert len(found) == sample_count(phrase_masks)
 
@@ -97,7 +97,7 @@ def test_samples_are_named_masks_and_phrases_for_nothing():
 def test_phrases_of_one_absent_object_are_one_sample():
     """Object 5 is there, objects 9 and 3 are not, and two phrases say of none which one they mean."""
     phrase_masks, objects = [-1, -1, 0, -1, -1, -1, 0, -2], [9, -1, 5, 3, 9, -1, 5, 9]
-    found = [numbers.tolist() for numbers in sample_phrases(phrase_masks, objects)]
+    found = sample_phrases(phrase_masks, objects)
     assert found == [[2, 6], [0, 4], [1], [3], [5]]
     assert len(found) == sample_count(phrase_masks, objects)
     assert sample_count(phrase_masks) == 6, "records without the field"

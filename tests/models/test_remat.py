@@ -39,7 +39,20 @@ def objective(module, variables, arrays, options):
     return value
 
 
-def assert_same(make, arrays, options, remats):
+def same_numbers(found, wanted):
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def same_arrays(found, wanted):
+    """As `same_numbers`, measured by the greatest number of each array.
+
+    Through the whole model a gradient's small numbers are what is left of large ones that cancel: there, compiling the
+    same program with other options changes them by more than 1e-5 of themselves.
+    """
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6 + 1e-5 * np.abs(wanted).max(initial=0))
+
+
+def assert_same(make, arrays, options, remats, same=same_numbers):
     """Compares value, statistics and gradients with those of a pass that keeps everything."""
     variables = random_variables(make("none"), *arrays, **options)
     wanted, *others = (
@@ -50,7 +63,7 @@ def assert_same(make, arrays, options, remats):
     )
     assert sum(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(wanted[1])) > 1e-2
     for found in others:
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, wanted)
+        jax.tree.map(same, found, wanted)
 
 
 @pytest.mark.parametrize("name", BOXES)
@@ -61,7 +74,9 @@ def test_a_box_computes_the_same(name):
 
 @pytest.mark.slow
 def test_the_whole_model_computes_the_same():
-    assert_same(lambda remat: UniLSeg(SIZES, remat=remat), (IMAGES, TOKENS), TRAIN, ["blocks", "full"])
+    # Smaller pictures leave a single cell of the coarsest maps, whose batch norm would blow rounding up.
+    arrays = (random_array((2, 64, 64, 3)), TOKENS)
+    assert_same(lambda remat: UniLSeg(SIZES, remat=remat), arrays, TRAIN, ["blocks", "full"], same_arrays)
 
 
 def test_each_policy_keeps_less_than_the_one_before():

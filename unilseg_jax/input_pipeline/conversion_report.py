@@ -13,8 +13,8 @@ from unilseg_jax.input_pipeline.raw_files import shown_name
 
 
 def say(console: Console, text: str) -> None:
-    """Prints a line as it is: a path may hold what would be taken for markup."""
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    """Prints a line as it is: a path may hold what would be taken for markup or the name of a pictogram."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def shown(path: Path) -> str:

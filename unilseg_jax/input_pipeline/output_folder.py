@@ -14,8 +14,8 @@ from unilseg_jax.errors import UserError
 LOCK_FILE = "lock"
 # What ArrayRecord says of a file that it cannot write, in a `RuntimeError`.
 _NOT_WRITTEN = re.compile(r"\w+\(\) failed: (?P<reason>[^;]*); writing (?P<file>[^;]*)")
-# Of file systems that know no locks.
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
+# Of file systems that know no locks, or (NFS) none of a folder that is open for reading.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF)
 
 
 @contextlib.contextmanager
@@ -27,8 +27,8 @@ def one_line_errors() -> Iterator[None]:
     """
     try:
         yield
-    # Whoever reads the output has gone: that is no fault of a file.
-    except BrokenPipeError:
+    # A reader of the output who has gone, or a cluster, is no fault of a file.
+    except (ConnectionError, TimeoutError):
         raise
     except OSError as error:
         raise _refused(error.filename, error.strerror or str(error)) from None
@@ -45,7 +45,8 @@ def _refused(file: object, reason: str) -> UserError:
         if isinstance(file, str | bytes | os.PathLike)
         else "a file"
     )
-    return UserError(f"{shown} cannot be read or written: {reason}; check the path, its rights and the free space")
+    said = " ".join(reason.split())
+    return UserError(f"{shown} cannot be read or written: {said}; check the path, its rights and the free space")
 
 
 @contextlib.contextmanager

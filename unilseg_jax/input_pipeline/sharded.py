@@ -90,7 +90,8 @@ def converted_shards(
     except UserError:
         shard_files.note_refusal(work, max_skipped)
         raise
-    shutil.rmtree(work)
+    # On NFS the lock, which is open, keeps its folder: that is no fault of the conversion, which is complete.
+    shutil.rmtree(work, ignore_errors=True)
 
 
 @one_line_errors()

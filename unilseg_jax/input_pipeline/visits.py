@@ -178,13 +178,17 @@ class Asked:
 
 def sample_phrases(
     phrase_masks: Sequence[int] | np.ndarray, phrase_objects: Sequence[int] | np.ndarray = ()
-) -> list[np.ndarray]:
+) -> list[list[int]]:
     """Returns the phrases of each sample of a record: of every mask that is named, then of what is absent.
 
     The arguments are those of `index.samples_of_phrases`; there are `index.sample_count` of them.
     """
-    samples = samples_of_phrases(phrase_masks, phrase_objects)
-    return [np.flatnonzero(samples == sample) for sample in range(samples.max(initial=-1) + 1)]
+    samples = samples_of_phrases(phrase_masks, phrase_objects).tolist()
+    found: list[list[int]] = [[] for _ in range(max(samples, default=-1) + 1)]
+    for phrase, sample in enumerate(samples):
+        if sample >= 0:
+            found[sample].append(phrase)
+    return found
 
 
 def draw_phrases(triplet: Triplet, prompts: int, rng: np.random.Generator) -> tuple[list[int], np.ndarray]:
@@ -237,7 +241,7 @@ class DrawPhrases(grain.transforms.RandomMap):
             valid = np.arange(self.prompts) < len(element.absent)
         else:
             choices = sample_phrases(picture["phrase_masks"], picture.get("phrase_objects", ()))
-            drawn = [int(choices[sample][rng.integers(len(choices[sample]))]) for sample in element.samples or ()]
+            drawn = [choices[sample][rng.integers(len(choices[sample]))] for sample in element.samples or ()]
             valid = np.arange(self.prompts) < len(drawn)
             drawn = self._filled(drawn)
             phrases = [text_of(picture["phrases"][n]) for n in drawn]

@@ -1,6 +1,7 @@
 """Writes a file or a folder whole, or leaves nothing behind."""
 
 import contextlib
+import math
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from unilseg_jax.errors import UserError, reason_of
 
 _NAME_LENGTH = 40
-_SECONDS_TO_REMOVE = 5.0
+_SECONDS_TO_REMOVE, _SECONDS_OF_REST = 10.0, 1.0
 
 
 def check_parents(path: Path) -> None:
@@ -67,7 +68,10 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise
     # PyTorch and Orbax have no kinds of their own for what the disk refuses.
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise UserError(f"cannot write {str(path)!r}: {_reason(error)}") from error
+        reason = _reason(error)
+        if reason is None:
+            raise
+        raise UserError(f"cannot write {str(path)!r}: {reason}") from error
     finally:
         if temporary is not None:
             _remove(temporary)
@@ -76,8 +80,8 @@ def written_whole(path: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def _reason(error: Exception) -> str:
-    """Returns why it failed, in the system's words where the error, or one that it came from, has its number."""
+def _reason(error: Exception) -> str | None:
+    """Returns what the system refused, if the error, or one that it came from, has its number; else it is ours."""
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, OSError):
@@ -86,14 +90,19 @@ def _reason(error: Exception) -> str:
             code = int(number[1] or number[2])
             return reason_of(OSError(code, os.strerror(code)))
         link = link.__cause__ or link.__context__
-    text = " ".join(str(error).split()) or type(error).__name__
-    return f"{text[:200]}; is the disk full?"
+    return None
 
 
 def _remove(folder: Path) -> None:
-    """Removes a folder into which threads of a library that gave up may still be writing."""
-    give_up = time.monotonic() + _SECONDS_TO_REMOVE
-    while folder.exists() and time.monotonic() < give_up:
-        shutil.rmtree(folder, ignore_errors=True)
+    """Removes a folder; threads of a library that gave up may still be writing, and make it anew for a while."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()  # what was written well has left it
+        return
+    give_up, gone_since = time.monotonic() + _SECONDS_TO_REMOVE, math.inf
+    while time.monotonic() < min(give_up, gone_since + _SECONDS_OF_REST):
         if folder.exists():
-            time.sleep(0.1)
+            shutil.rmtree(folder, ignore_errors=True)
+            gone_since = math.inf
+        elif gone_since == math.inf:
+            gone_since = time.monotonic()
+        time.sleep(0.05)
