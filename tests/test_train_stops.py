@@ -1,5 +1,6 @@
 """A run that is asked to stop, or that cannot write: what it says, and that going on changes nothing."""
 
+import re
 import resource
 import signal
 
@@ -92,7 +93,7 @@ def test_a_disk_that_takes_no_more_ends_the_run_with_one_line(cache, tmp_path):
     assert "a checkpoint cannot be written (there is none yet): " in line
     assert "too large" in line
     assert "Traceback" not in err
-    steps = [int(line.split()[1].split("/")[0]) for line in out.splitlines() if line.startswith("step ")]
+    steps = [int(number) for number in re.findall(r"^step (\d+)/", out, re.MULTILINE)]
     assert steps[-1] <= 2 * CHECKPOINT_EVERY, "the next checkpoint is the last moment to find out"
     code, _, err = run(flags(workdir), cache)
     assert code == 0, err
