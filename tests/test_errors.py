@@ -34,9 +34,9 @@ def ending(error, capsys):
         (FloatingPointError("the loss is nan"), 3, "error: the loss is nan\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (
-            PermissionError(errno.EACCES, "Permission denied", "/root/secret"),
+            PermissionError(errno.EACCES, "Permission denied", "/data/secret"),
             2,
-            "error: '/root/secret': Permission denied; allow the access or name another path\n",
+            "error: '/data/secret': Permission denied; allow the access or name another path\n",
         ),
         (OSError(errno.EIO, "Input/output\nerror", b"a"), 2, "error: b'a': Input/output error; check the path\n"),
     ],
