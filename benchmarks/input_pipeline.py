@@ -10,7 +10,7 @@ The DataLoader comes in three forms: with OpenCV, with Pillow (what torchvision 
 pictures normalised in the worker, as the released code has it; ours normalises on the device. It has as many worker
 processes as cores, ours as many threads. On one core it is also shown without a worker, where nothing is read ahead; on
 several, ours also with worker processes. It holds run lengths and phrases in memory and reads JPEG files; ours reads
-records.
+records. Nothing of ours makes its pixels: it calls OpenCV and pycocotools as the released code and its relatives do.
 
 `--minutes` shows our memory over time instead.
 
@@ -100,7 +100,7 @@ def our_batches(folder: Path, *, prompts: int, resize: str, parallel: int, start
 
 
 class TorchSamples:
-    """The same work as a map-style dataset; its way of writing is that of the released code and its relatives."""
+    """The same work as a map-style dataset."""
 
     def __init__(self, folder: Path, resize: str, form: str):
         self.samples = pickle.loads((folder / "samples.pickle").read_bytes())
@@ -116,7 +116,7 @@ class TorchSamples:
         from PIL import Image
         from pycocotools import mask as coco_mask
 
-        from unilseg_jax.ops.geometry import PIXEL_MEAN, PIXEL_STD, RESIZES
+        from unilseg_jax.ops.geometry import PIXEL_MEAN, PIXEL_STD
         from unilseg_jax.text.tokenizer import END, START, clean
 
         file, counts, texts = self.samples[index]
@@ -124,9 +124,17 @@ class TorchSamples:
             image = np.asarray(Image.open(file).convert("RGB"))
         else:
             image = cv2.cvtColor(cv2.imread(file), cv2.COLOR_BGR2RGB)
-        image = RESIZES[self.resize].to_square(image, SIZE)
         mask = coco_mask.decode({"counts": counts, "size": [HEIGHT, WIDTH]})
-        mask = RESIZES[self.resize].mask_to_square(mask, SIZE)
+        if self.resize == "letterbox":
+            scale = min(SIZE / HEIGHT, SIZE / WIDTH)
+            margins = (SIZE - WIDTH * scale) / 2, (SIZE - HEIGHT * scale) / 2
+            matrix = np.array([[scale, 0, margins[0]], [0, scale, margins[1]]])
+            border = [255 * mean for mean in PIXEL_MEAN]
+            image = cv2.warpAffine(image, matrix, (SIZE, SIZE), flags=cv2.INTER_CUBIC, borderValue=border)
+            mask = cv2.warpAffine(mask, matrix, (SIZE, SIZE), flags=cv2.INTER_NEAREST, borderValue=0)
+        else:
+            image = cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
+            mask = cv2.resize(mask, (SIZE, SIZE), interpolation=cv2.INTER_NEAREST_EXACT)
         if not hasattr(self, "tokenizer"):
             self.tokenizer = Tokenizer()
         ids = self.tokenizer.encode(clean(texts[self.rng.integers(len(texts))]))[: WORD_LEN - 2]

@@ -157,6 +157,14 @@ def test_threads_do_not_change_the_batches(wanted, mixed, threads):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("batch_size", "threads"), [(12, 1), (12, 4), (10, 3)])
+def test_rows_lie_where_they_belong_however_many_make_a_batch(mixed, batch_size, threads):
+    found = batches(3, source=MIXED, stages=MIXED_STAGES, batch_size=batch_size, threads=threads)
+    for name in mixed[0]:
+        rows = np.concatenate([batch[name] for batch in mixed])
+        np.testing.assert_array_equal(np.concatenate([batch[name] for batch in found]), rows[: 3 * batch_size])
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_worker_processes_do_not_change_the_batches(wanted, workers):
     """Three workers do not divide a batch of two."""

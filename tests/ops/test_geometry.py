@@ -1,5 +1,8 @@
 """Letterbox and stretch by properties that can be seen by hand; parity is in tests/parity."""
 
+import itertools
+
+import cv2
 import jax
 import numpy as np
 import pytest
@@ -63,6 +66,20 @@ def test_the_margin_has_the_mean_colour_and_no_mask():
     mask = letterbox_mask(np.ones((20, 40), np.uint8), 80)
     assert not mask[:18].any()
     assert mask[25:55, :79].all()
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_masks_are_sampled_where_opencv_samples(order):
+    rng = np.random.default_rng(0)
+    sizes = [(23, 32), (271, 1109), (1, 1), (3, 400), *rng.integers(1, 700, (40, 2)).tolist()]
+    for (height, width), side in itertools.product(sizes, (96, 37)):
+        mask = np.array(rng.integers(0, 2, (height, width), dtype=np.uint8), order=order)
+        scale, left, top = letterbox_scale(height, width, side)
+        matrix = np.array([[scale, 0, left], [0, scale, top]])
+        warped = cv2.warpAffine(np.ascontiguousarray(mask), matrix, (side, side), flags=cv2.INTER_NEAREST)
+        np.testing.assert_array_equal(letterbox_mask(mask, side), warped)
+        resized = cv2.resize(np.ascontiguousarray(mask), (side, side), interpolation=cv2.INTER_NEAREST_EXACT)
+        np.testing.assert_array_equal(stretch_mask(mask, side), resized)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def fingerprint(encoded: bytes) -> int:
         return int(str(imagehash.phash(grey)), 16)
 
 
-def samples_of_phrases(phrase_masks: _Numbers, phrase_objects: _Numbers = ()) -> Int64[np.ndarray, " p"]:
+def samples_of_phrases(phrase_masks: _Numbers, phrase_objects: _Numbers = ()) -> list[int]:
     """Returns for each phrase of a record the number of its sample, -1 where its truth is unknown.
 
     A sample is an object to be learnt: a mask that phrases name, or an object that is not in the picture. Phrases that
@@ -61,21 +61,22 @@ def samples_of_phrases(phrase_masks: _Numbers, phrase_objects: _Numbers = ()) ->
         phrase_masks: the record's field.
         phrase_objects: the record's field; empty for records that were made before it was there.
     """
-    masks = np.asarray(phrase_masks, np.int64)
-    objects = np.asarray(phrase_objects, np.int64) if len(phrase_objects) else np.full_like(masks, -1)
-    samples = np.full_like(masks, -1)
-    named, samples[masks >= 0] = np.unique(masks[masks >= 0], return_inverse=True)
+    named = {mask: number for number, mask in enumerate(sorted({int(mask) for mask in phrase_masks if mask >= 0}))}
     absent: dict[tuple[int, int], int] = {}
-    for phrase in np.flatnonzero(masks == NOTHING).tolist():
-        label = int(objects[phrase])
-        key = (label, -1) if label >= 0 else (-1, phrase)
-        samples[phrase] = absent.setdefault(key, len(named) + len(absent))
+    samples = []
+    for phrase, mask in enumerate(phrase_masks):
+        label = int(phrase_objects[phrase]) if len(phrase_objects) else -1
+        if mask == NOTHING:
+            key = (label, -1) if label >= 0 else (-1, phrase)
+            samples.append(absent.setdefault(key, len(named) + len(absent)))
+        else:
+            samples.append(named.get(int(mask), -1))
     return samples
 
 
 def sample_count(phrase_masks: _Numbers, phrase_objects: _Numbers = ()) -> int:
     """Returns how many objects a record offers to a learner; the arguments are those of `samples_of_phrases`."""
-    return int(samples_of_phrases(phrase_masks, phrase_objects).max(initial=-1)) + 1
+    return max(samples_of_phrases(phrase_masks, phrase_objects), default=-1) + 1
 
 
 class IndexWriter:

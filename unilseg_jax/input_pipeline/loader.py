@@ -2,6 +2,9 @@
 
 import dataclasses
 import difflib
+import itertools
+import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +21,8 @@ from unilseg_jax.input_pipeline.scenes import SceneSource
 from unilseg_jax.input_pipeline.sources import Source, open_source
 
 Stage = grain.transforms.Map | grain.transforms.RandomMap
+_RUN = 4
+"""Rows that a thread makes at a time: handing over costs little then, and all threads have something to do."""
 
 
 def make_source(description: Mapping | ConfigDict) -> Source:
@@ -103,6 +108,54 @@ class HostRows:
         return self.elements[(self.start + step) * self.batch_size + self.host * share + row]
 
 
+class _Runs:
+    """Runs of rows, each written into its batch by the thread that makes it.
+
+    A batch is put together without being copied: at the end of a run its rows lie where they belong.
+
+    Args:
+        rows: of all batches, in order.
+        share: rows per batch.
+    """
+
+    def __init__(self, rows: HostRows, share: int):
+        self._rows, self._share = rows, share
+        self._length = math.gcd(share, _RUN)
+        self._batches: dict[int, dict[str, np.ndarray]] = {}  # by number, while they fill
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._rows) // self._length
+
+    def __getitem__(self, index: int) -> int:
+        first = int(index) * self._length
+        for number in range(first, first + self._length):
+            batch, row = divmod(number, self._share)
+            element = self._rows[number]
+            arrays = self._arrays(batch, element)
+            for name, value in element.items():
+                arrays[name][row] = value
+        return first // self._share
+
+    def _arrays(self, batch: int, element: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with self._lock:
+            if batch not in self._batches:
+                self._batches[batch] = {
+                    name: np.empty((self._share, *value.shape), value.dtype) for name, value in element.items()
+                }
+            return self._batches[batch]
+
+    def batches(self, threads: int) -> Iterator[dict[str, np.ndarray]]:
+        """Yields the batches, one ahead."""
+        per_batch = self._share // self._length
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=per_batch + threads)
+        done = iter(grain.MapDataset.source(self).to_iter_dataset(options))
+        for batch in itertools.count():
+            for _ in range(per_batch):
+                next(done)
+            yield self._batches.pop(batch)
+
+
 def _start_worker(number: int, count: int) -> None:
     """Prepares a worker process: pictures are made in parallel, not the rows of one."""
     cv2.setNumThreads(1)
@@ -121,9 +174,9 @@ def training_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields batches without end, from step `start` on; the same batch for the same step.
 
-    Elements are made in threads and processes and put together afterwards, in their order. A batch may span two
-    epochs, so nothing is lost or repeated at the end of one. All hosts together hold the batches that one
-    host alone would hold, in the same order of rows.
+    Threads write their rows into the batch; what processes make is put together here, in its order. A batch may span
+    two epochs, so nothing is lost or repeated at the end of one. All hosts together hold the batches that one host
+    alone would hold, in the same order of rows.
 
     Args:
         visits: of pictures, without end (`Mixture.visits`).
@@ -144,16 +197,15 @@ def training_batches(
         visits = visits.random_map(stage) if isinstance(stage, grain.transforms.RandomMap) else visits.map(stage)
     rows = HostRows(elements=visits, batch_size=batch_size, start=start, host=host, hosts=hosts)
     share = batch_size // hosts
+    if not workers:
+        return _Runs(rows, share).batches(threads)
+    # grain's worker processes read absl's flags, which only absl's own main would have parsed.
+    flags.FLAGS.mark_as_parsed()
     # One batch ahead, however it is divided among the workers.
-    ahead = -(-share // max(workers, 1)) + 2 * threads
-    iterable = grain.MapDataset.source(rows).to_iter_dataset(
-        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+    each = -(-share // workers)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=each + 2 * threads)
+    iterable = grain.MapDataset.source(rows).to_iter_dataset(options)
+    iterable = iterable.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=each), worker_init_fn=_start_worker
     )
-    if workers:
-        # grain's worker processes read absl's flags, which only absl's own main would have parsed.
-        flags.FLAGS.mark_as_parsed()
-        iterable = iterable.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=-(-share // workers)),
-            worker_init_fn=_start_worker,
-        )
     return iter(iterable.batch(share, drop_remainder=True))

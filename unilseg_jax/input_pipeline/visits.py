@@ -183,7 +183,7 @@ def sample_phrases(
 
     The arguments are those of `index.samples_of_phrases`; there are `index.sample_count` of them.
     """
-    samples = samples_of_phrases(phrase_masks, phrase_objects).tolist()
+    samples = samples_of_phrases(phrase_masks, phrase_objects)
     found: list[list[int]] = [[] for _ in range(max(samples, default=-1) + 1)]
     for phrase, sample in enumerate(samples):
         if sample >= 0:

@@ -5,12 +5,13 @@ outer pixels are mapped on one another in `letterbox`, while OpenCV samples at w
 up to half a pixel that the released model was run with, hence kept.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Array, Float32, UInt8
+from jaxtyping import Array, Float32, Int64, UInt8
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 """Of RGB in 0 to 1: what OpenAI's CLIP was trained with."""
@@ -53,6 +54,38 @@ def _from_square(height: int, width: int, size: int) -> np.ndarray:
     return np.array([[1 / scale, 0, -left / scale], [0, 1 / scale, -top / scale]], np.float64)
 
 
+class _Pixels(NamedTuple):
+    """Which pixel of a mask is taken for each pixel of the square.
+
+    Nearest-pixel sampling takes rows and columns apart. OpenCV is asked once per size of picture where it samples, and
+    whole rows are copied from then on: a fifth of the time of its warp, the same mask.
+
+    Attributes:
+        rows: numbers of the mask's rows, for the rows of the square that `inside` names.
+        columns: likewise.
+        inside: rows and columns of the square that lie on the picture.
+    """
+
+    rows: Int64[np.ndarray, " r"]
+    columns: Int64[np.ndarray, " c"]
+    inside: tuple[slice, slice]
+
+    @classmethod
+    def of(cls, rows: Float32[np.ndarray, " size"], columns: Float32[np.ndarray, " size"]) -> "_Pixels":
+        """Gathers what OpenCV sampled from a ramp along each side; -1 lies outside."""
+        found = [np.flatnonzero(side >= 0) for side in (rows, columns)]
+        inside = [slice(side[0], side[-1] + 1) if side.size else slice(0) for side in found]
+        return cls(rows[inside[0]].astype(np.int64), columns[inside[1]].astype(np.int64), (inside[0], inside[1]))
+
+
+def _pick(mask: UInt8[np.ndarray, "h w"], pixels: _Pixels, size: int) -> UInt8[np.ndarray, "{size} {size}"]:
+    """Takes pixels of a mask; fast if it lies in memory columns first, as run lengths do."""
+    square = np.zeros((size, size), np.uint8)
+    if pixels.rows.size and pixels.columns.size:  # else the picture is thinner than a pixel of the square
+        square[pixels.inside] = cv2.transpose(mask.T.take(pixels.columns, axis=0)).take(pixels.rows, axis=0)
+    return square
+
+
 def letterbox(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
     """Fits a picture into a square, centred, the rest filled with the mean colour; bicubic.
 
@@ -66,8 +99,21 @@ def letterbox(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray,
 
 def letterbox_mask(mask: UInt8[np.ndarray, "h w"], size: int) -> UInt8[np.ndarray, "{size} {size}"]:
     """Takes a mask along with its letterboxed picture: nearest pixel, 0 outside."""
-    matrix = _to_square(*mask.shape, size)
-    return cv2.warpAffine(mask, matrix, (size, size), flags=cv2.INTER_NEAREST, borderValue=0)
+    return _pick(mask, _letterbox_pixels(*mask.shape, size), size)
+
+
+@functools.lru_cache(maxsize=4096)
+def _letterbox_pixels(height: int, width: int, size: int) -> "_Pixels":
+    scale, left, top = letterbox_scale(height, width, size)
+
+    def sample(ramp: np.ndarray, margins: tuple[float, float], shape: tuple[int, int]) -> np.ndarray:
+        matrix = np.array([[scale, 0, margins[0]], [0, scale, margins[1]]])
+        return cv2.warpAffine(ramp, matrix, shape, flags=cv2.INTER_NEAREST, borderValue=-1).ravel()
+
+    # OpenCV rounds along rows otherwise than along columns, hence each is asked its own way.
+    rows = sample(np.arange(height, dtype=np.float32)[:, None], (0.0, top), (1, size))
+    columns = sample(np.arange(width, dtype=np.float32)[None], (left, 0.0), (size, 1))
+    return _Pixels.of(rows, columns)
 
 
 def unletterbox(
@@ -101,8 +147,17 @@ def stretch(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "
 
 def stretch_mask(mask: UInt8[np.ndarray, "h w"], size: int) -> UInt8[np.ndarray, "{size} {size}"]:
     """Takes a mask along with its stretched picture: nearest pixel."""
-    # OpenCV's plain "nearest" takes the pixel at the cell's corner, half a cell off the picture.
-    return cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+    return _pick(mask, _stretch_pixels(*mask.shape, size), size)
+
+
+@functools.lru_cache(maxsize=4096)
+def _stretch_pixels(height: int, width: int, size: int) -> "_Pixels":
+    def row(length: int) -> np.ndarray:
+        # OpenCV's plain "nearest" takes the pixel at the cell's corner, half a cell off the picture.
+        ramp = np.arange(length, dtype=np.float32)[None]
+        return cv2.resize(ramp, (size, 1), interpolation=cv2.INTER_NEAREST_EXACT)[0]
+
+    return _Pixels.of(row(height), row(width))
 
 
 def unstretch(

@@ -5,7 +5,6 @@ Differs: none. Run lengths are COCO's: columns first, the first run counts zeros
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from jaxtyping import Int64, UInt8
 from pycocotools import mask as coco_mask
@@ -89,7 +88,7 @@ def rle_runs(counts: bytes) -> Int64[np.ndarray, " runs"]:
 
 
 def runs_to_mask(runs: Int64[np.ndarray, " runs"] | Sequence, height: int, width: int) -> UInt8[np.ndarray, "h w"]:
-    """Draws run lengths.
+    """Draws run lengths; the array lies in memory as they do, columns first.
 
     Args:
         runs: zeros, ones, zeros, ... in pixels, columns first.
@@ -110,11 +109,11 @@ def runs_to_mask(runs: Int64[np.ndarray, " runs"] | Sequence, height: int, width
         raise UserError(f"the run lengths cover {int(runs.sum())} pixels, {wanted}")
     values = np.zeros(runs.size, np.uint8)
     values[1::2] = 1
-    return cv2.transpose(np.repeat(values, runs).reshape(width, height))
+    return np.repeat(values, runs).reshape(width, height).T
 
 
 def rle_to_mask(counts: bytes, height: int, width: int) -> UInt8[np.ndarray, "h w"]:
-    """Decodes compressed COCO run lengths into a {0, 1} mask.
+    """Decodes compressed COCO run lengths into a {0, 1} mask, which lies in memory columns first.
 
     pycocotools' own decoder is not used: run lengths that are too short leave its array uninitialised.
 
