@@ -104,7 +104,7 @@ IN_FILES = {
     "any error": ("raise RuntimeError('two\\nlines')", "line 6: RuntimeError: two lines"),
     "missing import": ("import absent_module", "line 6: ModuleNotFoundError: No module named 'absent_module'"),
     "another config": ("return {'steps': 3}", "get_config() returned {'steps': 3}; wanted is base_config() with"),
-    "another ConfigDict": ("import ml_collections as m; return m.ConfigDict()", "config.checkpoint_every is missing"),
+    "another ConfigDict": ("import ml_collections as m; return m.ConfigDict()", "config.batch_norm is missing"),
 }
 
 

@@ -1,0 +1,106 @@
+"""A run that is asked to stop, or that cannot write: what it says, and that going on changes nothing."""
+
+import re
+import resource
+import signal
+
+import jax
+import pytest
+from tiny_run import CHECKPOINT_EVERY, EVALUATE_EVERY, STEPS, curve, evaluated, evaluations, flags, run, stop_at
+
+from unilseg_jax.training.checkpoint import load_pretrained
+
+pytestmark = pytest.mark.slow
+STOPPED_AT = 7
+"""A step between two checkpoints, and between two evaluations."""
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module")
+def whole(cache, tmp_path_factory):
+    """The directory of a run that nobody stopped."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    code, _, err = run(flags(workdir), cache)
+    assert code == 0, err
+    return workdir
+
+
+def assert_stopped(code, err):
+    """Returns the step after which the run says that it saved."""
+    assert code == 75, err
+    (line,) = [line for line in err.splitlines() if line.startswith("stopped: ")]
+    assert "Traceback" not in err
+    return int(line.split("saved at step ")[1].split(" of ")[0])
+
+
+def assert_same_run(workdir, whole):
+    """The two runs did the same, to the last bit."""
+    assert curve(workdir) == curve(whole)
+    assert evaluated(workdir, "held_out") == evaluations()
+    parts, wanted = (load_pretrained(each).variables for each in (workdir, whole))
+    for a, b in zip(jax.tree.leaves(parts), jax.tree.leaves(wanted), strict=True):
+        assert a.tobytes() == b.tobytes()
+    best, wanted = (load_pretrained(each / "best").variables for each in (workdir, whole))
+    for a, b in zip(jax.tree.leaves(best), jax.tree.leaves(wanted), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_sigterm_saves_at_the_next_step_and_the_run_goes_on_as_if_nothing_had_been(whole, cache, tmp_path):
+    workdir = tmp_path / "run"
+    saved = assert_stopped(*stop_at(f"step {STOPPED_AT}/", signal.SIGTERM, flags(workdir), cache))
+    assert STOPPED_AT <= saved <= STOPPED_AT + 1
+    assert (workdir / "checkpoints" / str(saved)).is_dir()
+    assert not (workdir / "summary.json").exists()
+    code, out, err = run(flags(workdir), cache)
+    assert code == 0, err
+    assert f"steps {saved} to {STEPS}" in out
+    assert_same_run(workdir, whole)
+
+
+def test_sigusr1_breaks_an_evaluation_off_and_it_is_made_again(whole, cache, tmp_path):
+    workdir = tmp_path / "run"
+    # The line comes before the evaluation.
+    saved = assert_stopped(*stop_at(f"step {EVALUATE_EVERY}/", signal.SIGUSR1, flags(workdir), cache))
+    assert saved == EVALUATE_EVERY
+    code, _, err = run(flags(workdir), cache)
+    assert code == 0, err
+    assert_same_run(workdir, whole)
+
+
+def test_checkpoints_by_time_come_beside_those_by_step(cache, tmp_path):
+    workdir = tmp_path / "run"
+    often = flags(workdir, checkpoint_every=1000, checkpoint_minutes=1e-9, checkpoints_kept=100, log_every=2)
+    assert_stopped(*stop_at("step 8/", signal.SIGTERM, often, cache))
+    saved = {int(path.name) for path in (workdir / "checkpoints").iterdir()}
+    assert {2, 4, 6, 8} <= saved
+    assert len(saved) <= 5, "only when something is logged, or at the stop"
+
+
+def test_a_disk_that_takes_no_more_ends_the_run_with_one_line(cache, tmp_path):
+    workdir = tmp_path / "run"
+    limit = 1_000_000  # bytes per file: enough for all but a checkpoint
+
+    def no_room():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    code, out, err = run(flags(workdir), cache, preexec_fn=no_room)
+    assert code == 74, err
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "a checkpoint cannot be written (there is none yet): " in line
+    assert "too large" in line
+    assert "Traceback" not in err
+    steps = [int(number) for number in re.findall(r"^step (\d+)/", out, re.MULTILINE)]
+    assert steps[-1] <= 2 * CHECKPOINT_EVERY, "the next checkpoint is the last moment to find out"
+    code, _, err = run(flags(workdir), cache)
+    assert code == 0, err
+
+
+def test_a_trace_of_some_steps_is_written(cache, tmp_path):
+    workdir = tmp_path / "run"
+    code, _, err = run(flags(workdir, steps=4, profile_steps=(2, 3)), cache)
+    assert code == 0, err
+    assert [path for path in (workdir / "profile").rglob("*.xplane.pb") if path.stat().st_size > 1000]
