@@ -170,7 +170,10 @@ def test_a_mistake_costs_one_line_that_names_it(name, tmp_path, capsys):
         ([f"--config={QUICKSTART}", "--workdir="], "--workdir DIR is missing"),
         (["--config=absent.py", "--workdir=w"], "absent.py"),
         ([f"--config={REFCOCO}:huge", "--workdir=w"], "huge"),
-        ([f"--config={REFCOCO}:cpu,refcocox", "--workdir=w"], f"line {LINE}: no set 'refcocox'; wanted SIZE or SIZE,SET"),
+        (
+            [f"--config={REFCOCO}:cpu,refcocox", "--workdir=w"],
+            f"line {LINE}: no set 'refcocox'; wanted SIZE or SIZE,SET",
+        ),
     ],
     ids=["nothing", "no config", "no workdir", "empty workdir", "no such file", "no such size", "no such set"],
 )
