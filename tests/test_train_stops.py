@@ -1,5 +1,6 @@
 """A run that is asked to stop, or that cannot write: what it says, and that going on changes nothing."""
 
+import json
 import re
 import resource
 import signal
@@ -99,8 +100,10 @@ def test_a_disk_that_takes_no_more_ends_the_run_with_one_line(cache, tmp_path):
     assert code == 0, err
 
 
-def test_a_trace_of_some_steps_is_written(cache, tmp_path):
+def test_a_trace_is_written_and_the_compilers_flags_are_told(cache, tmp_path):
     workdir = tmp_path / "run"
-    code, _, err = run(flags(workdir, steps=4, profile_steps=(2, 3)), cache)
+    code, out, err = run(flags(workdir, steps=4, profile_steps=(2, 3), xla_flags="deterministic"), cache)
     assert code == 0, err
+    assert "XLA flags deterministic" in out
+    assert json.loads((workdir / "config.json").read_text())["xla"]["flags"] == {"xla_gpu_deterministic_ops": True}
     assert [path for path in (workdir / "profile").rglob("*.xplane.pb") if path.stat().st_size > 1000]

@@ -12,6 +12,7 @@ from unilseg_jax.errors import UserError
 from unilseg_jax.interop.pretrained import check_input_size
 from unilseg_jax.models.architecture import BATCH_NORMS, REMATS
 from unilseg_jax.text import tokenizer
+from unilseg_jax.training.compilation import flags_of
 
 SEEDS = 2**32
 """Seeds are 32 bits wide: JAX without 64-bit numbers cuts the rest off."""
@@ -134,6 +135,7 @@ def check_values(config: ConfigDict) -> None:
     _check_optim(config.optim)
     _check_input(config.input)
     _check_choices(config)
+    flags_of(config.xla_flags)
     _check_watch(config)
     for name in config.firewall.benchmarks:
         if name in config.evals:

@@ -52,7 +52,7 @@ def train(config, workdir: str) -> dict:
     from unilseg_jax.input_pipeline.loader import training_batches
     from unilseg_jax.input_pipeline.mixture import Mixture
     from unilseg_jax.models.unilseg import UniLSeg
-    from unilseg_jax.training import distributed, optim, sharding, start, watch
+    from unilseg_jax.training import compilation, distributed, optim, sharding, start, watch
     from unilseg_jax.training.best import BestCheckpoint
     from unilseg_jax.training.checkpoint import Checkpointer, write_carried, write_json, write_model_file
     from unilseg_jax.training.evaluations import Evaluations, make_evaluators
@@ -66,6 +66,7 @@ def train(config, workdir: str) -> dict:
     directory = Path(workdir)
     start.check_directory(directory, config)
     distributed.connect(directory, **config.distributed)
+    compilation.use_cache(config.compilation_cache)
     timeout = config.distributed.timeout
     speaks = jax.process_index() == 0
     say = print if speaks else lambda *_, **__: None
@@ -136,12 +137,14 @@ def train(config, workdir: str) -> dict:
         state = jax.device_put(init_state(variables, optimizer, ema=has_ema), shardings)
     del variables, given
     if speaks:
-        write_json(directory / "config.json", config.to_dict() | {"init": init})
+        xla = compilation.described(config.xla_flags)
+        write_json(directory / "config.json", config.to_dict() | {"init": init, "xla": xla})
         write_model_file(directory, architecture, config.input.size)
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
     say(
         f"{count / 1e6:.1f} M parameters, {mesh.size} {jax.default_backend()} device(s), "
         + (f"{jax.process_count()} processes, " if jax.process_count() > 1 else "")
+        + (f"XLA flags {config.xla_flags}, " if config.xla_flags else "")
         + f"steps {first_step} to {config.steps}",
         *mixture.lines(),
         sep="\n",
@@ -200,7 +203,7 @@ def train(config, workdir: str) -> dict:
     progress = ProgressLine(first_step, config.steps, config.input.batch_size, writer.seconds_before, silent=not speaks)
     if first_step < config.steps:
         batch = sharding.put_batch(next(batches), mesh)
-        flops, train_step = watch.compile_step(train_step, state, batch, config)
+        flops, train_step = compilation.compile_step(train_step, state, batch, config)
         distributed.wait_for_all("the first step", timeout)
     tracer = watch.Tracer(directory / "profile", config.profile_steps if speaks else ())
     with stop, progress, tracer:
@@ -243,7 +246,7 @@ def train(config, workdir: str) -> dict:
                         f"not_finite.json, such as {samples[0]}; lower optim.learning_rate"
                     )
                 checked = step
-                values["train/learning_rate"] = float(schedule(step - 1))
+                values |= optim.learning_rates(float(schedule(step - 1)), config.optim.lr_scales)
                 values["train/images_per_s"] = progress.update(step, values["train/loss"])
                 values[SECONDS] = round(progress.seconds, 3)
                 values |= watch.speed(values["train/images_per_s"], flops, config.dtype) | watch.device_memory()

@@ -106,6 +106,13 @@ def test_what_is_frozen_has_no_moments_and_no_part_in_the_norm():
     np.testing.assert_allclose(moments["language_path"]["query"]["kernel"], 0.1 * kernel / np.sqrt(5), rtol=1e-5)
 
 
+def test_every_group_with_a_rate_of_its_own_is_told():
+    rules = (("image_encoder/", 0.1), ("text_encoder/.*bias", 0.0), (".*", 1.0))
+    wanted = {"learning_rate": 2.0, "learning_rate_image_encoder": 0.2, "learning_rate_text_encoder_bias": 0.0}
+    found = optim.learning_rates(2.0, rules)
+    assert found == pytest.approx({f"train/{name}": value for name, value in wanted.items()})
+
+
 def test_trainable_is_what_has_a_learning_rate():
     assert optim.trainable(PARAMS, EVERYTHING) is None
     assert optim.trainable(PARAMS, FROZEN) == {

@@ -45,6 +45,19 @@ def learning_rate(
     return rate
 
 
+def learning_rates(rate: float, lr_scales: Rules) -> dict[str, float]:
+    """Returns the schedule's rate and those of the groups that have another, by the names that a run writes.
+
+    Args:
+        rate: of the schedule.
+        lr_scales: factors of it.
+    """
+    groups = {
+        re.sub(r"\W+", "_", pattern).strip("_") or "rest": rate * scale for pattern, scale in lr_scales if scale != 1
+    }
+    return {"train/learning_rate": rate} | {f"train/learning_rate_{name}": value for name, value in groups.items()}
+
+
 def by_rules(params: dict, rules: Rules, key: str) -> dict:
     """Returns for each parameter the number of the first rule that matches.
 

@@ -2,16 +2,13 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
-from unilseg_jax.training import planning
 from unilseg_jax.training.chips import chip_of
-from unilseg_jax.training.state import TrainState
 
 DATA, CHECKPOINT, EVALUATION = "data", "checkpoint", "evaluation"
 
@@ -48,28 +45,6 @@ class StepTimes:
         seconds = {"data": self._spent[DATA], "checkpoint": self._spent[CHECKPOINT], "compute": compute}
         self._start()
         return {f"train/{part}_s": spent / steps for part, spent in seconds.items()}
-
-
-def compile_step(train_step: Any, state: TrainState, batch: Any, config: ConfigDict) -> tuple[float, Callable]:
-    """Compiles a step before it is taken.
-
-    Args:
-        train_step: see `step.make_train_step`.
-        state: to be handed in.
-        batch: as well.
-        config: of the run.
-
-    Returns:
-        FLOPs per image as XLA counts them in the traced program, forward and backward, without what is computed again
-        to save memory (0: not known); and the compiled step.
-    """
-    lowered = train_step.lower(state, batch)
-    counted, images = lowered, config.input.batch_size
-    if config.remat != "none" or config.optim.accumulate > 1:
-        plain = planning.program(config, planning.one_device(), remat="none")
-        counted, images = plain.step.lower(plain.state, planning.batch_of(config, 1)), 1
-    flops = (counted.cost_analysis() or {}).get("flops", 0.0) / images
-    return flops, lowered.compile()
 
 
 class Tracer:
