@@ -1,13 +1,15 @@
 """A run that is asked to stop, or that cannot write: what it says, and that going on changes nothing."""
 
 import json
+import os
 import re
 import resource
 import signal
+from pathlib import Path
 
 import jax
 import pytest
-from tiny_run import CHECKPOINT_EVERY, EVALUATE_EVERY, STEPS, curve, evaluated, evaluations, flags, run, stop_at
+from tiny_run import CHECKPOINT_EVERY, EVALUATE_EVERY, STEPS, curve, evaluated, evaluations, flags, run, start, stop_at
 
 from unilseg_jax.training.checkpoint import load_pretrained
 
@@ -98,6 +100,27 @@ def test_a_disk_that_takes_no_more_ends_the_run_with_one_line(cache, tmp_path):
     assert steps[-1] <= 2 * CHECKPOINT_EVERY, "the next checkpoint is the last moment to find out"
     code, _, err = run(flags(workdir), cache)
     assert code == 0, err
+
+
+def test_a_worker_process_that_is_killed_ends_the_run_with_one_line(cache, tmp_path):
+    workdir = tmp_path / "run"
+    # Slow enough that the run does not end before the kill is noticed.
+    running = start(flags(workdir, input__workers=2, steps=400, log_every=1), cache)
+    for line in running.stdout:
+        if line.startswith(f"step {2 * CHECKPOINT_EVERY}/"):
+            break
+    tasks = Path(f"/proc/{running.pid}/task").iterdir()
+    children = [pid for task in tasks for pid in (task / "children").read_text().split()]
+    workers = [pid for pid in children if b"multiprocessing-fork" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(workers) == 2
+    os.kill(int(workers[0]), signal.SIGKILL)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 74, err
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "a worker process that makes pictures ended by itself (exit code -9" in line
+    assert "Traceback" not in err
+    saved = [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
+    assert max(saved) >= CHECKPOINT_EVERY
 
 
 def test_a_trace_is_written_and_the_compilers_flags_are_told(cache, tmp_path):

@@ -54,7 +54,13 @@ def train(config, workdir: str) -> dict:
     from unilseg_jax.models.unilseg import UniLSeg
     from unilseg_jax.training import compilation, distributed, optim, sharding, start, watch
     from unilseg_jax.training.best import BestCheckpoint
-    from unilseg_jax.training.checkpoint import Checkpointer, write_carried, write_json, write_model_file
+    from unilseg_jax.training.checkpoint import (
+        Checkpointer,
+        finished_on_error,
+        write_carried,
+        write_json,
+        write_model_file,
+    )
     from unilseg_jax.training.evaluations import Evaluations, make_evaluators
     from unilseg_jax.training.signals import StopRequest
     from unilseg_jax.training.state import init_state, init_variables
@@ -206,7 +212,8 @@ def train(config, workdir: str) -> dict:
         flops, train_step = compilation.compile_step(train_step, state, batch, config)
         distributed.wait_for_all("the first step", timeout)
     tracer = watch.Tracer(directory / "profile", config.profile_steps if speaks else ())
-    with stop, progress, tracer:
+    writers = [each for each in (checkpointer, best) if each]
+    with finished_on_error(*writers), stop, progress, tracer:
         stops = stop.reached(first_step)
         progress.pause()
         try:
@@ -225,7 +232,7 @@ def train(config, workdir: str) -> dict:
             if not last and not stops:  # while the device works
                 with times.of(watch.DATA):
                     batch = sharding.put_batch(next(batches), mesh)
-            for each in filter(None, (checkpointer, best)):
+            for each in writers:
                 each.check()
             tracer.after(step, terms)
             logs, saves = (last or step % every == 0 for every in (config.log_every, config.checkpoint_every))
@@ -239,7 +246,6 @@ def train(config, workdir: str) -> dict:
                     samples = start.sample_ids(mixture.visits(), config.input.batch_size, checked, step)
                     if speaks:
                         write_json(directory / "not_finite.json", {"steps": [checked + 1, step], "samples": samples})
-                    checkpointer.close()
                     raise FloatingPointError(
                         f"the loss is {values['train/loss']}, the gradient's norm {values['train/grad_norm']}, since a "
                         f"step between {checked + 1} and {step}; nothing was saved since; its samples are in "
@@ -276,7 +282,7 @@ def train(config, workdir: str) -> dict:
                 }
             except StoppedBySignal:
                 stops = True
-        for each in filter(None, (checkpointer, best, writer)):
+        for each in (*writers, writer):
             each.close()
     distributed.wait_for_all("the end", timeout)
     if stops:

@@ -18,6 +18,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -210,6 +211,25 @@ def writing(manager: ocp.CheckpointManager) -> Iterator[None]:
         raise ExternalError(
             f"a checkpoint cannot be written ({last}): {_first_line(error)}; mend that and start the same command again"
         ) from error
+
+
+@contextlib.contextmanager
+def finished_on_error(*writers: Any) -> Iterator[None]:
+    """Lets what is being written come to its end before an error ends the process, which would cut it short.
+
+    Several processes can do so only where the error is that of all of them: a loss that is not finite.
+
+    Args:
+        writers: what has a `close`.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if jax.process_count() == 1 or isinstance(error, FloatingPointError):
+            for writer in writers:
+                with contextlib.suppress(ExternalError):  # it may be what the run ends of
+                    writer.close()
+        raise
 
 
 def save_pretrained(directory: str | os.PathLike, pretrained: Pretrained) -> None:
