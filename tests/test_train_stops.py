@@ -123,6 +123,42 @@ def test_a_worker_process_that_is_killed_ends_the_run_with_one_line(cache, tmp_p
     assert max(saved) >= CHECKPOINT_EVERY
 
 
+PLANTED = f"""
+import sys, jax, jax.numpy as jnp
+from unilseg_jax import train
+from unilseg_jax.errors import run_command
+from unilseg_jax.training import step
+whole = step.make_train_step
+def planted(*args, **options):
+    inner = whole(*args, **options)
+    def taken(state, batch):
+        state, terms = inner(state, batch)
+        return state, {{**terms, "loss": jnp.where(state.step == {STOPPED_AT}, jnp.nan, terms["loss"])}}
+    return jax.jit(taken)
+step.make_train_step = planted
+run_command(train.main, sys.argv[1:])
+"""
+
+
+def test_a_loss_that_is_no_number_at_a_step_leaves_the_checkpoint_before_it(whole, cache, tmp_path):
+    workdir = tmp_path / "run"
+    code, _, err = run(flags(workdir), cache, program=("-c", PLANTED))
+    assert code == 3, err
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "the loss is nan" in line
+    assert f"since a step between {STOPPED_AT} and {STOPPED_AT}; nothing was saved since" in line
+    assert "Traceback" not in err
+    found = json.loads((workdir / "not_finite.json").read_text())
+    assert found["steps"] == [STOPPED_AT, STOPPED_AT]
+    assert len(found["samples"]) == 2, "a step has two pictures"
+    saved = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    assert saved == STOPPED_AT // CHECKPOINT_EVERY * CHECKPOINT_EVERY
+    code, out, err = run(flags(workdir), cache)
+    assert code == 0, err
+    assert f"steps {saved} to {STEPS}" in out
+    assert_same_run(workdir, whole)
+
+
 def test_a_trace_is_written_and_the_compilers_flags_are_told(cache, tmp_path):
     workdir = tmp_path / "run"
     code, out, err = run(flags(workdir, steps=4, profile_steps=(2, 3), xla_flags="deterministic"), cache)

@@ -85,10 +85,16 @@ def environment(cache: object = None, devices: int = 1) -> dict[str, str]:
     return found
 
 
-def start(arguments: list[str], cache: object = None, devices: int = 1, **options: object) -> subprocess.Popen:
-    """Starts `python -m unilseg_jax.train` as a user would; `options` are `Popen`'s."""
+def start(
+    arguments: list[str],
+    cache: object = None,
+    devices: int = 1,
+    program: tuple[str, str] = ("-m", "unilseg_jax.train"),
+    **options: object,
+) -> subprocess.Popen:
+    """Starts `python -m unilseg_jax.train`, or another program, as a user would; `options` are `Popen`'s."""
     return subprocess.Popen(
-        [sys.executable, "-m", "unilseg_jax.train", *arguments],
+        [sys.executable, *program, *arguments],
         cwd=ROOT,
         env=environment(cache, devices),
         stdout=subprocess.PIPE,
