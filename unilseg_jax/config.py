@@ -23,7 +23,7 @@ def base_config() -> ConfigDict:
     config.dtype = "float32"  # or bfloat16: what matrix products compute in
     config.batch_norm = "global"  # statistics of the whole batch; or local: of each device; or frozen: the running ones
     config.remat = "none"  # what is computed again to save memory: the transformers' blocks, or full: convolutions too
-    config.xla_flags = ""  # sets of GPU compiler flags, such as overlap,combine: training/compilation.py
+    config.xla_flags = ""  # sets of GPU compiler flags, such as overlap,combine: xla_flags.py
     config.compilation_cache = (
         ""  # folder of compiled programs, for restarts and other runs; "": as JAX's environment says
     )

@@ -12,7 +12,7 @@ from unilseg_jax.errors import UserError
 from unilseg_jax.interop.pretrained import check_input_size
 from unilseg_jax.models.architecture import BATCH_NORMS, REMATS
 from unilseg_jax.text import tokenizer
-from unilseg_jax.training.compilation import flags_of
+from unilseg_jax.xla_flags import flags_of
 
 SEEDS = 2**32
 """Seeds are 32 bits wide: JAX without 64-bit numbers cuts the rest off."""

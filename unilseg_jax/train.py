@@ -47,6 +47,7 @@ def train(config, workdir: str) -> dict:
     import jax.numpy as jnp
     from rich.console import Console
 
+    from unilseg_jax import xla_flags
     from unilseg_jax.evaluation import report
     from unilseg_jax.input_pipeline import leakage_files, transforms
     from unilseg_jax.input_pipeline.loader import training_batches
@@ -143,7 +144,7 @@ def train(config, workdir: str) -> dict:
         state = jax.device_put(init_state(variables, optimizer, ema=has_ema), shardings)
     del variables, given
     if speaks:
-        xla = compilation.described(config.xla_flags)
+        xla = xla_flags.described(config.xla_flags)
         write_json(directory / "config.json", config.to_dict() | {"init": init, "xla": xla})
         write_model_file(directory, architecture, config.input.size)
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))

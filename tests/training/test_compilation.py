@@ -5,14 +5,15 @@ import jax.numpy as jnp
 import pytest
 from refusals import refused
 
+from unilseg_jax import xla_flags
 from unilseg_jax.errors import UserError
 from unilseg_jax.training import compilation
 
 
 def test_sets_are_put_together():
-    both = compilation.flags_of("overlap, deterministic")
+    both = xla_flags.flags_of("overlap, deterministic")
     assert both == {"xla_gpu_enable_latency_hiding_scheduler": True, "xla_gpu_deterministic_ops": True}
-    assert compilation.flags_of("") == {}
+    assert xla_flags.flags_of("") == {}
 
 
 def test_an_unknown_set_is_refused_with_those_there_are(capsys):
@@ -20,10 +21,10 @@ def test_an_unknown_set_is_refused_with_those_there_are(capsys):
     assert "there is no set 'fast'; wanted are some of overlap, combine, deterministic" in refused(flags, capsys)
 
 
-@pytest.mark.parametrize("name", compilation.FLAG_SETS)
+@pytest.mark.parametrize("name", xla_flags.FLAG_SETS)
 def test_this_compiler_knows_every_flag_of_a_set(name):
     lowered = jax.jit(lambda x: x + 1).lower(jnp.zeros(3))
-    compiled = lowered.compile(compiler_options=compilation.flags_of(name))
+    compiled = lowered.compile(compiler_options=xla_flags.flags_of(name))
     assert compiled(jnp.zeros(3)).tolist() == [1, 1, 1]
     with pytest.raises(Exception, match="No such compile option"):
         lowered.compile(compiler_options={"xla_gpu_no_such_flag": True})
@@ -31,7 +32,7 @@ def test_this_compiler_knows_every_flag_of_a_set(name):
 
 def test_the_flags_of_the_environment_are_described_too(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=there")
-    found = compilation.described("deterministic")
+    found = xla_flags.described("deterministic")
     assert found == {"flags": {"xla_gpu_deterministic_ops": True}, "environment": "--xla_dump_to=there"}
 
 
