@@ -53,14 +53,17 @@ def processes(workdir, cache, count):
     ]
 
 
-def being_written(workdir):
-    """Whether a checkpoint is there under the name that it has before it is whole."""
+def unfinished(workdir):
+    """Returns the checkpoints that are there under the name that they have before they are whole."""
     folder = workdir / CHECKPOINTS
-    return folder.is_dir() and any("tmp" in path.name for path in folder.iterdir())
+    return {path.name for path in folder.iterdir() if "tmp" in path.name} if folder.is_dir() else set()
 
 
 def wait_for_moment(running, workdir, moment, rng):
-    """Returns at a random moment of a kind, or when a process has ended."""
+    """Returns at a random moment of a kind, or when a process has ended.
+
+    What an earlier kill left unfinished is gone by the first step: the run that goes on clears it away.
+    """
     first, deadline = running[0], time.monotonic() + 240
     if moment == "start":
         deadline = time.monotonic() + rng.uniform(0.5, 12)
@@ -73,7 +76,7 @@ def wait_for_moment(running, workdir, moment, rng):
     if moment == "step":
         time.sleep(rng.uniform(0, 1.5))
         return
-    while not being_written(workdir) and time.monotonic() < deadline:
+    while not unfinished(workdir) and time.monotonic() < deadline:
         if any(each.poll() is not None for each in running):
             return
         time.sleep(0.001)
@@ -83,13 +86,14 @@ def kill_often(workdir, cache, count, seed):
     """Kills one process of a run `KILLS` times, lets it end, and returns how often a checkpoint was being written."""
     rng, while_writing = random.Random(seed), 0
     for number in range(KILLS):
+        before = unfinished(workdir)
         running = processes(workdir, cache, count)
         wait_for_moment(running, workdir, ("checkpoint", "step", "start")[number % 3], rng)
         victim = rng.choice(running)
         assert victim.poll() is None, "it ended before it could be killed"
         victim.send_signal(signal.SIGKILL)
         assert victim.wait() == -signal.SIGKILL
-        while_writing += being_written(workdir)
+        while_writing += bool(unfinished(workdir) - before)
         for survivor in running:  # as a launcher does, and without mercy
             survivor.kill()
             survivor.communicate()

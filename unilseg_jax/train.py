@@ -43,6 +43,13 @@ def train(config, workdir: str) -> dict:
         StoppedBySignal: SIGTERM or SIGUSR1 came; everything is saved.
         ExternalError: a checkpoint cannot be written, or another process of the run is missing.
     """
+    from unilseg_jax.training.signals import StopRequest
+
+    with StopRequest() as stop:
+        return _train(config, workdir, stop)
+
+
+def _train(config, workdir: str, stop) -> dict:
     import jax
     import jax.numpy as jnp
     from rich.console import Console
@@ -63,7 +70,7 @@ def train(config, workdir: str) -> dict:
         write_model_file,
     )
     from unilseg_jax.training.evaluations import Evaluations, make_evaluators
-    from unilseg_jax.training.signals import StopRequest
+    from unilseg_jax.training.finite import FiniteLoss
     from unilseg_jax.training.state import init_state, init_variables
     from unilseg_jax.training.step import make_train_step
     from unilseg_jax.training.writer import SECONDS, MetricWriter, ProgressLine
@@ -174,7 +181,6 @@ def train(config, workdir: str) -> dict:
     )
     evaluations = Evaluations(evaluators, model, mesh, seed=config.seed, keep=config.pictures, timeout=timeout)
     writer = MetricWriter(directory, first_step, config.steps, silent=not speaks)
-    stop = StopRequest()
 
     def evaluate(name: str, shuffled: bool = False) -> dict:
         results, examples = evaluations.run(name, state.best_variables, shuffled=shuffled, before_each=stop.leave)
@@ -208,13 +214,19 @@ def train(config, workdir: str) -> dict:
         hosts=jax.process_count(),
     )
     progress = ProgressLine(first_step, config.steps, config.input.batch_size, writer.seconds_before, silent=not speaks)
+    stop.leave()  # compiling takes long
     if first_step < config.steps:
         batch = sharding.put_batch(next(batches), mesh)
         flops, train_step = compilation.compile_step(train_step, state, batch, config)
         distributed.wait_for_all("the first step", timeout)
+    losses = FiniteLoss(
+        directory,
+        lambda step: start.sample_ids(mixture.visits(), config.input.batch_size, step),
+        silent=not speaks,
+    )
     tracer = watch.Tracer(directory / "profile", config.profile_steps if speaks else ())
     writers = [each for each in (checkpointer, best) if each]
-    with finished_on_error(*writers), stop, progress, tracer:
+    with finished_on_error(*writers), progress, tracer:
         stops = stop.reached(first_step)
         progress.pause()
         try:
@@ -223,7 +235,7 @@ def train(config, workdir: str) -> dict:
             stops = True
         progress.resume()
         times, saved_at = watch.StepTimes(), time.perf_counter()
-        checked = logged = first_step
+        logged = first_step
         for step in range(first_step + 1, config.steps + 1):
             if stops:
                 break
@@ -235,32 +247,23 @@ def train(config, workdir: str) -> dict:
                     batch = sharding.put_batch(next(batches), mesh)
             for each in writers:
                 each.check()
+            losses.add(step, terms)
             tracer.after(step, terms)
             logs, saves = (last or step % every == 0 for every in (config.log_every, config.checkpoint_every))
             if logs and config.checkpoint_minutes:
                 saves |= distributed.agreed(time.perf_counter() - saved_at > 60 * config.checkpoint_minutes)
             saves |= stops
             logs |= saves  # the line says the seconds to a run that goes on from here
+            judges = not last and any(entry.every and step % entry.every == 0 for entry in config.evals.values())
+            if logs or judges:
+                values = losses.look()
             if logs:
-                values = {f"train/{key}": float(value) for key, value in jax.device_get(terms).items()}
-                if not all(math.isfinite(value) for value in values.values()):
-                    samples = start.sample_ids(mixture.visits(), config.input.batch_size, checked, step)
-                    if speaks:
-                        write_json(directory / "not_finite.json", {"steps": [checked + 1, step], "samples": samples})
-                    raise FloatingPointError(
-                        f"the loss is {values['train/loss']}, the gradient's norm {values['train/grad_norm']}, since a "
-                        f"step between {checked + 1} and {step}; nothing was saved since; its samples are in "
-                        f"not_finite.json, such as {samples[0]}; lower optim.learning_rate"
-                    )
-                checked = step
                 values |= optim.learning_rates(float(schedule(step - 1)), config.optim.lr_scales)
                 values["train/images_per_s"] = progress.update(step, values["train/loss"])
                 values[SECONDS] = round(progress.seconds, 3)
                 values |= watch.speed(values["train/images_per_s"], flops, config.dtype) | watch.device_memory()
                 writer.write(step, values | times.report(step - logged))
                 logged = step
-            if not last and any(entry.every and step % entry.every == 0 for entry in config.evals.values()):
-                jax.block_until_ready(state.step)  # the steps are training still
             progress.pause()
             try:
                 with times.of(watch.EVALUATION):

@@ -60,9 +60,11 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(copied_run, da
     checkpointer, warnings = Checkpointer(copied_run), []
     assert_same(checkpointer.restore_latest(some_state(7, 0), warnings.append), some_state(0, 3))
     (line,) = warnings
-    assert line.startswith("warning: the checkpoint of step 6 is damaged and was deleted; going on from step 3: ")
+    assert line.startswith(
+        "warning: the checkpoint of step 6 is damaged and is called damaged-6 now; going on from step 3: "
+    )
     assert "\n" not in line
-    assert on_disk(copied_run) == ["3"]
+    assert on_disk(copied_run) == ["3", "damaged-6"]
     checkpointer.save(some_state(4, 6))  # the steps are taken again
     checkpointer.close()
     assert_same(restore(copied_run, some_state(7, 0)), some_state(4, 6))

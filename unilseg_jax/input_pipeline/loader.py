@@ -5,6 +5,7 @@ import difflib
 import itertools
 import math
 import re
+import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -158,8 +159,12 @@ class _Runs:
 
 
 def _start_worker(number: int, count: int) -> None:
-    """Prepares a worker process: pictures are made in parallel, not the rows of one."""
+    """Prepares a worker process: pictures are made in parallel, not the rows of one.
+
+    A signal that asks the run to save may reach all its processes; those that make pictures are needed until then.
+    """
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def training_batches(

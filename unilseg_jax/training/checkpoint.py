@@ -30,6 +30,7 @@ from unilseg_jax.interop.differences import variable_differences
 from unilseg_jax.interop.output import check_new_folder, written_whole
 from unilseg_jax.interop.pretrained import Pretrained
 from unilseg_jax.models.architecture import Architecture
+from unilseg_jax.training import distributed
 from unilseg_jax.training.silence import raised_only
 from unilseg_jax.training.state import TrainState
 
@@ -93,8 +94,8 @@ class Checkpointer:
     def restore_latest(self, state: TrainState, warn: Callable[[str], None] = print) -> TrainState:
         """Returns the newest checkpoint that can be read; `state` if there is none at all.
 
-        Where an older one can be read and a newer one cannot, the newer one is damaged: it is deleted, and its steps
-        are taken again.
+        Where an older one can be read by all processes and a newer one cannot, the newer one is damaged: it is renamed,
+        and its steps are taken again.
 
         Args:
             state: has the shapes, types and shardings that are wanted.
@@ -107,15 +108,18 @@ class Checkpointer:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 restored = self._restore(step, state)
+                found: Exception | None = None
             except Exception as error:  # Orbax and its storage raise many kinds
-                errors[step] = error
+                restored, found = state, error
+            if not distributed.all_say(found is None):
+                errors[step] = found or ExternalError("another process cannot read it")
                 continue
             for damaged, error in errors.items():
                 warn(
-                    f"warning: the checkpoint of step {damaged} is damaged and was deleted; going on from step {step}: "
-                    f"{_first_line(error)}"
+                    f"warning: the checkpoint of step {damaged} is damaged and is called {_put_aside(damaged)} now; "
+                    f"going on from step {step}: {_first_line(error)}"
                 )
-                self._manager.delete(damaged)
+                self._put_aside(damaged)
             return restored
         if errors:
             step, error = next(iter(errors.items()))
@@ -124,6 +128,14 @@ class Checkpointer:
                 f"use the run's own config, delete that step, or name another workdir: {_first_line(error)}"
             ) from error
         return state
+
+    def _put_aside(self, step: int) -> None:
+        """Gives a checkpoint a name under which nobody looks for it."""
+        if jax.process_index() == 0:
+            folder = Path(self._manager.directory)
+            (folder / str(step)).replace(folder / _put_aside(step))
+        distributed.agreed(True)  # the others wait for it
+        self._manager.reload()
 
     def _restore(self, step: int, state: TrainState) -> TrainState:
         items = {
@@ -161,6 +173,10 @@ class Checkpointer:
         self._manager.close()
 
 
+def _put_aside(step: int) -> str:
+    return f"damaged-{step}"
+
+
 def _items(state: TrainState) -> dict[str, dict]:
     """Returns what a checkpoint of a run holds, by the names of its folders."""
     items = {"variables": state.variables, "optimizer": {"opt_state": state.opt_state}}
@@ -184,7 +200,11 @@ def make_manager(directory: Path, keep: int) -> ocp.CheckpointManager:
         )
     directory.mkdir(parents=True, exist_ok=True)
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, enable_async_checkpointing=True, create=False, multiprocessing_options=processes
+        max_to_keep=keep,
+        enable_async_checkpointing=True,
+        create=False,
+        cleanup_tmp_directories=True,
+        multiprocessing_options=processes,
     )
     return ocp.CheckpointManager(directory.absolute(), options=options)
 

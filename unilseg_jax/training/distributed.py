@@ -154,6 +154,11 @@ def agreed(decision: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.int32(decision)))
 
 
+def all_say(yes: bool) -> bool:
+    """Returns whether all processes say yes."""
+    return bool(np.all(multihost_utils.process_allgather(np.int32(yes))))
+
+
 def gather_rows(rows: np.ndarray) -> np.ndarray:
     """Returns the rows of all processes, those of process 0 first.
 

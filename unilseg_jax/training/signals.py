@@ -16,7 +16,8 @@ class StopRequest:
     """Whether somebody asked the run to stop, as a context in which the signals do not end the process.
 
     With several processes JAX listens to SIGTERM since `jax.distributed.initialize`: a signal to one of them reaches
-    all, which agree on the step after the furthest that any has come to. SIGUSR1 is handed on as a SIGTERM.
+    all, which agree on the step after the furthest that any has come to. What came before, and SIGUSR1, is handed on to
+    JAX as a SIGTERM.
 
     Attributes:
         signal: name of the signal that this process received; "" if none.
@@ -24,24 +25,20 @@ class StopRequest:
 
     def __init__(self):
         self.signal = ""
-        self._several = jax.process_count() > 1
+        self._handed_on = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
-        for number in SIGNALS:
-            if number == signal.SIGTERM and self._several:
-                continue  # JAX's own handler stays
-            self._before[number] = signal.signal(number, self._received)
+        self._before = {number: signal.signal(number, self._received) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # pyrefly: ignore[bad-argument-type]
+            if number == signal.SIGUSR1 or jax.process_count() == 1:  # else it is JAX's by now
+                signal.signal(number, handler)  # pyrefly: ignore[bad-argument-type]
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number).name
-        if self._several:
-            os.kill(os.getpid(), signal.SIGTERM)
 
     def leave(self) -> None:
         """Breaks off what needs not be finished; several processes have to stay together for it.
@@ -49,8 +46,8 @@ class StopRequest:
         Raises:
             StoppedBySignal: a run of one process was asked to stop.
         """
-        if self.signal and not self._several:
-            raise StoppedBySignal(f"{self.signal} came")
+        if self.signal and jax.process_count() == 1:
+            raise StoppedBySignal(f"{self.signal} came; the same command starts again")
 
     def reached(self, step: int) -> bool:
         """Returns whether the run stops after `step`; every process asks this after every step, and before the first.
@@ -58,7 +55,10 @@ class StopRequest:
         Args:
             step: steps taken.
         """
-        if self._several:
-            # The checkpoints' library asks JAX the same with the same numbers, so they must be the run's steps.
-            return multihost_utils.reached_preemption_sync_point(step)
-        return bool(self.signal)
+        if jax.process_count() == 1:
+            return bool(self.signal)
+        if self.signal and not self._handed_on:
+            self._handed_on = True
+            os.kill(os.getpid(), signal.SIGTERM)
+        # The checkpoints' library asks JAX the same with the same numbers, so they must be the run's steps.
+        return multihost_utils.reached_preemption_sync_point(step)

@@ -149,7 +149,8 @@ def check_directory(directory: Path, config) -> None:
     for config_input in (before.get("input", {}), now["input"]):
         for key in ("threads", "workers"):  # these do not change what is read
             config_input.pop(key, None)
-    other = [key for key in ("seed", "model", "dtype", "input", "optim", "loss") if before.get(key) != now[key]]
+    keys = ("seed", "model", "dtype", "batch_norm", "input", "optim", "loss", "ema")
+    other = [key for key in keys if before.get(key) != now[key]]
     if other:
         raise UserError(
             f"{str(directory)!r} holds a run with another config.{other[0]}; name another workdir, or run it as "
@@ -157,16 +158,13 @@ def check_directory(directory: Path, config) -> None:
         )
 
 
-def sample_ids(visits: grain.MapDataset, batch_size: int, first: int, last: int, most: int = 1000) -> list[str]:
-    """Returns the names of the pictures that steps `first` + 1 to `last` trained on, in their order.
+def sample_ids(visits: grain.MapDataset, batch_size: int, step: int) -> list[str]:
+    """Returns the names of the pictures that a step trains on, in their order.
 
     Args:
         visits: of the run (`Mixture.visits`).
         batch_size: of all processes together.
-        first: steps taken before.
-        last: steps taken after.
-        most: names are enough.
+        step: its number, counted from 1.
     """
-    numbers = range(first * batch_size, min(last * batch_size, first * batch_size + most))
-    pictures = (visits[number].picture for number in numbers)
+    pictures = (visits[number].picture for number in range((step - 1) * batch_size, step * batch_size))
     return [each.image_id if isinstance(each, Triplet) else text_of(each["image_id"]) for each in pictures]
