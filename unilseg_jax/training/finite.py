@@ -48,6 +48,6 @@ class FiniteLoss:
             write_json(self._file, {"step": step, "samples": samples})
         loss, norm = self._last["train/loss"], self._last["train/grad_norm"]
         raise FloatingPointError(
-            f"the loss is {loss}, the gradient's norm {norm} at step {step}; nothing was saved since; its pictures are in "
-            f"{self._file.name}, such as {samples[0]}; lower optim.learning_rate, or train without them"
+            f"the loss is {loss}, the gradient's norm {norm} at step {step}; nothing was saved since; its pictures are "
+            f"in {self._file.name}, such as {samples[0]}; lower optim.learning_rate, or train without them"
         )
