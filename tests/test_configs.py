@@ -1,7 +1,9 @@
 """The runs of `configs/`: the paper's numbers, data that has builders, steps that can be traced at full size."""
 
+import ast
 import functools
 import math
+import re
 from pathlib import Path
 
 import jax
@@ -21,6 +23,20 @@ ROWS = ("baseline", "pre_fusion", "language_path", "vision_path")
 PICTURES, PROMPTS = 1536, 8
 YET_TO_COME = "sa1b_triplets"
 """The set that the annotation engine is to make."""
+
+
+def named_in_headers():
+    """Returns every config file and every variant that the header of one names, as `NAME` or `NAME:VARIANT`."""
+    found = set(NAMES)
+    for name in NAMES:
+        header = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text()))
+        for file, variant in re.findall(r"configs/(\w+)\.py:(\w+(?:,\w+)*)", header):
+            found |= {f"{file}:{variant.replace('ROW', row)}" for row in ROWS}
+    return sorted(found)
+
+
+SLOW = {"ablation", "quickstart", *(name for name in NAMES if name.startswith("finetune_"))} - {"finetune_sod"}
+"""Files whose steps are not the stages', which take some seconds each to trace; `finetune_sod` has theirs."""
 
 
 @functools.cache
@@ -73,14 +89,43 @@ def test_debug_is_the_same_run_but_small(name):
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables_of(configs.architecture_of(small)))) < 5e6
 
 
-@pytest.mark.parametrize("name", ["stage2:debug", "ablation:baseline,debug"])
-def test_a_whole_step_of_a_debug_run_can_be_traced(name):
+@functools.cache
+def traced_step(name):
+    """Returns (state before, state after, terms) of a step of a run, as shapes; see `twin`."""
     config = load(name)
-    mesh = planning.one_device()
-    step, state = planning.program(config, mesh)[1:]
-    after, terms = jax.eval_shape(step, state, planning.batch_of(config, config.input.batch_size))
-    assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(lambda leaf: leaf.shape, state)
+    each = planning.program(config, planning.one_device(), accumulate=config.optim.accumulate)
+    after, terms = jax.eval_shape(each.step, each.state, planning.batch_of(config, 2 * config.optim.accumulate))
+    return each.state, after, terms
+
+
+def twin(name):
+    """Returns the first config that takes the same step: those that differ only in data, duration or rates do."""
+    return next(other for other in named_in_headers() if step_keys(other) == step_keys(name))
+
+
+@functools.cache
+def step_keys(name):
+    """Returns what the step of a run depends on."""
+    config = load(name)
+    optim = {key: config.optim[key] for key in ("clip_norm", "accumulate", "lr_scales", "weight_decays")}
+    own = {key: config[key] for key in ("dtype", "batch_norm", "remat", "loss", "ema")}
+    return repr((configs.architecture_of(config), config.input.size, config.input.prompts, optim, own))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name.partition(":")[0] in SLOW)) for name in named_in_headers()],
+)
+def test_a_whole_step_of_every_config_keeps_the_shapes_of_its_state(name):
+    before, after, terms = traced_step(twin(name))
+    kinds = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)  # noqa: E731
+    assert kinds(after) == kinds(before)
+    assert (after.ema is not None) == (load(name).ema.decay > 0)
     assert terms["loss"].shape == terms["grad_norm"].shape == ()
+
+
+def test_headers_name_variants():
+    assert {"stage1:full", "stage2:debug", "ablation:baseline,debug", "finetune_refcoco:cpu"} <= set(named_in_headers())
 
 
 def test_the_stages_have_the_papers_recipe():

@@ -89,12 +89,20 @@ def test_evaluations_judge_every_phrase_once(one, two):
     assert shared["all"]["oiou"] == pytest.approx(alone["all"]["oiou"], abs=2e-3)
 
 
-def test_a_signal_to_one_process_stops_both_at_the_same_step(cache, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "receivers"),
+    [
+        pytest.param(signal.SIGTERM, (1,), id="SIGTERM to the second"),
+        pytest.param(signal.SIGUSR1, (0, 1), id="SIGUSR1 to both"),  # as Slurm sends it
+    ],
+)
+def test_a_signal_stops_both_at_the_same_step(cache, tmp_path, number, receivers):
     workdir = tmp_path / "run"
     both = start_both(workdir, cache, steps=400)
     for line in both[0].stdout:
         if line.startswith("step 4/"):
-            both[1].send_signal(signal.SIGTERM)
+            for receiver in receivers:
+                both[receiver].send_signal(number)
             break
     errors = [process.communicate(timeout=300)[1] for process in both]
     assert [process.returncode for process in both] == [75, 75], errors

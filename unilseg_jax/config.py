@@ -115,7 +115,8 @@ def evaluation(source: ConfigDict, *, every: int = 0, shuffled: bool = False, **
         source: what is judged.
         every: steps between evaluations during training; 0 only at the end.
         shuffled: also ask with phrases of other pictures, at the end.
-        **changes: any of `batch_size`, `prompts`, `resize`, `threshold`, `max_images` (0: all).
+        **changes: any of `batch_size` (pictures per call of the model, of all devices of all processes together),
+            `prompts`, `resize`, `threshold`, `max_images` (0: all).
     """
     entry = ConfigDict({"source": source, "every": every, "shuffled": shuffled})
     entry.update({"batch_size": 8, "prompts": 4, "resize": "stretch", "threshold": 0.5, "max_images": 0, **changes})

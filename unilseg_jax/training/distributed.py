@@ -1,12 +1,13 @@
 """Several processes that train one model: how they find one another, wait for one another and add up counts."""
 
+import contextlib
 import os
 import re
 import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,15 @@ def processes_of(environment: Mapping[str, str], *, coordinator: str, num_proces
 
     Args:
         environment: variables of the process. Slurm's `srun` sets its own; in an indexed Job of Kubernetes the
-            variables `JAX_COORDINATOR_ADDRESS` and `JAX_NUM_PROCESSES` of its pods say the rest.
+            variables `JAX_COORDINATOR_ADDRESS` and `JAX_NUM_PROCESSES` of its pods say the rest. A pod that is not
+            the first of its Job and is not told how many there are is refused: each of them would train alone, all
+            into one directory.
         coordinator: host:port of process 0; "" looks into the environment, `AUTO` lets JAX look.
         num_processes: of the run, if a host is given.
         process_id: 0 to num_processes - 1, as well.
 
     Raises:
-        UserError: the three do not fit together.
+        UserError: the three do not fit together, or a variable cannot be used.
     """
     if coordinator and coordinator != AUTO:
         if not re.fullmatch(r".+:\d+", coordinator):
@@ -54,32 +57,59 @@ def processes_of(environment: Mapping[str, str], *, coordinator: str, num_proces
         raise UserError("config.distributed.num_processes and process_id need config.distributed.coordinator=host:port")
     if coordinator == AUTO:
         return {"cluster_detection_method": None}
-    if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+    if _number(environment, "SLURM_STEP_NUM_TASKS", least=1, absent=1) > 1:
         # JAX then gives each process the GPU of its number on the node, so all of them must be visible to it.
         return {"cluster_detection_method": "slurm"}
-    if "JOB_COMPLETION_INDEX" in environment and int(environment.get("JAX_NUM_PROCESSES", 1)) > 1:
+    pod = _number(environment, "JOB_COMPLETION_INDEX", least=0, absent=-1)
+    if pod > 0 and "JAX_NUM_PROCESSES" not in environment:
+        raise UserError(
+            f"JOB_COMPLETION_INDEX = {pod} is of a Job of several pods, and JAX_NUM_PROCESSES is not set; set it to "
+            "the number of pods that train together (1: each alone, in a directory of its own)"
+        )
+    pods = _number(environment, "JAX_NUM_PROCESSES", least=1, absent=1) if pod >= 0 else 1
+    if pods > 1:
         return processes_of(
             {},
             coordinator=environment.get("JAX_COORDINATOR_ADDRESS", "(no JAX_COORDINATOR_ADDRESS)"),
-            num_processes=int(environment["JAX_NUM_PROCESSES"]),
-            process_id=int(environment["JOB_COMPLETION_INDEX"]),
+            num_processes=pods,
+            process_id=pod,
         )
     return {}
+
+
+def _number(environment: Mapping[str, str], name: str, *, least: int, absent: int) -> int:
+    """Returns the number that a variable holds."""
+    text = environment.get(name)
+    if text is None:
+        return absent
+    if not re.fullmatch(r"[0-9]+", text) or int(text) < least:
+        raise UserError(f"the variable {name} = {text!r} must be a whole number, at least {least}; set or unset it")
+    return int(text)
+
+
+def _place(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[int, int | None]:
+    """Returns how many processes there are and which one this is; (0, None) where only JAX knows it."""
+    if "process_id" in arguments:
+        return arguments["num_processes"], arguments["process_id"]
+    tasks = _number(environment, "SLURM_STEP_NUM_TASKS", least=1, absent=1)
+    if tasks > 1 and "SLURM_PROCID" in environment:
+        return tasks, _number(environment, "SLURM_PROCID", least=0, absent=0)
+    return 0, None
 
 
 def connect(directory: Path, *, coordinator: str, num_processes: int, process_id: int, timeout: float) -> None:
     """Joins this process to the others of its run, if there are any; before JAX touches a device.
 
     JAX ends a process that has waited too long without a word about the others. So each one leaves a file while it
-    waits, by which the rest can tell who is missing.
+    waits, by which the rest can tell who is missing: named by its number, or where only JAX knows that, by its host.
 
     Args:
         directory: the run's directory, which all processes see.
         coordinator: see `processes_of`.
         num_processes: as well.
         process_id: as well.
-        timeout: seconds to wait for the others. If processes are missing then, this one says which and ends with
-            the code of an `ExternalError`.
+        timeout: seconds to wait for the others. If processes are missing then, this one says which, or which hosts
+            have come, and ends with the code of an `ExternalError`.
 
     Raises:
         UserError: the arguments do not fit together, or there is no cluster to be found.
@@ -88,7 +118,8 @@ def connect(directory: Path, *, coordinator: str, num_processes: int, process_id
     if not arguments or jax.distributed.is_initialized():
         return
     waiting = directory / WAITING
-    mine = waiting / str(arguments.get("process_id", os.environ.get("SLURM_PROCID", "unknown")))
+    count, number = _place(arguments, os.environ)
+    mine = waiting / (f"{socket.gethostname()}.{os.getpid()}" if number is None else str(number))
     began = time.time()
     try:
         waiting.mkdir(parents=True, exist_ok=True)
@@ -97,11 +128,11 @@ def connect(directory: Path, *, coordinator: str, num_processes: int, process_id
         raise UserError(f"cannot write to {str(directory)!r}: {error.strerror}; all processes need it") from error
 
     def give_up():
-        count = arguments.get("num_processes", int(os.environ.get("SLURM_STEP_NUM_TASKS", 0)))
         # A file from long ago is of a process that was killed while it waited.
         here = {path.name for path in waiting.iterdir() if path.stat().st_mtime > began - timeout}
         absent = [str(number) for number in range(count) if str(number) not in here]
-        print(f"error: {_message('the start', timeout, absent)}", file=sys.stderr, flush=True)
+        hosts = [] if count else sorted({name.rpartition(".")[0] for name in here})
+        print(f"error: {_message('the start', timeout, absent, hosts)}", file=sys.stderr, flush=True)
         mine.unlink(missing_ok=True)
         os._exit(EXIT_CODES[ExternalError])
 
@@ -115,6 +146,8 @@ def connect(directory: Path, *, coordinator: str, num_processes: int, process_id
     finally:
         timer.cancel()
         mine.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # others are still there
+            waiting.rmdir()
 
 
 def wait_for_all(what: str, timeout: float) -> None:
@@ -137,9 +170,10 @@ def wait_for_all(what: str, timeout: float) -> None:
         raise ExternalError(_message(what, timeout, absent)) from error
 
 
-def _message(what: str, timeout: float, absent: list[str]) -> str:
+def _message(what: str, timeout: float, absent: Sequence[str], hosts: Sequence[str] = ()) -> str:
     who = f"process {', '.join(absent)} did not come" if absent else "not all processes came"
-    return f"waited {timeout:g} s for {what}: {who}; see the logs, then start the run again"
+    came = f", only those of {', '.join(hosts)}" if hosts else ""
+    return f"waited {timeout:g} s for {what}: {who}{came}; see the logs, then start the run again"
 
 
 def on_host(tree: Any) -> Any:

@@ -50,15 +50,18 @@ def make_evaluators(evals: ConfigDict, *, size: int, word_len: int) -> dict[str,
         size: side of the network's square in pixels.
         word_len: tokens per phrase.
 
+    Returns:
+        By name; with several processes the batch size of each is this process's share of the entry's.
+
     Raises:
-        UserError: a source is not there, or a batch does not divide among the devices of this process.
+        UserError: a source is not there, or a batch does not divide among the devices of all processes.
     """
     evaluators = {
         name: Evaluator(
             source=make_source(entry.source),
             size=size,
             word_len=word_len,
-            batch_size=entry.batch_size,
+            batch_size=_own_pictures(name, entry.batch_size),
             prompts=entry.prompts,
             resize=entry.resize,
             threshold=entry.threshold,
@@ -66,13 +69,22 @@ def make_evaluators(evals: ConfigDict, *, size: int, word_len: int) -> dict[str,
         )
         for name, entry in evals.items()
     }
-    devices = jax.local_device_count()
     for name, entry in evals.items():
-        if entry.batch_size % devices:
-            raise UserError(f"evals.{name}.batch_size {entry.batch_size} does not divide among {devices} devices")
         if entry.shuffled and len(evaluators[name].source) < 2:
             raise UserError(f"evals.{name}.shuffled wants 2 pictures that swap phrases, 1 is there; turn it off")
     return evaluators
+
+
+def _own_pictures(name: str, batch_size: int) -> int:
+    """Returns how many pictures of an evaluation's batch are this process's."""
+    processes, devices = jax.process_count(), jax.local_device_count()
+    if batch_size % (processes * devices):
+        among = f"{processes} processes with {devices} devices each" if processes > 1 else f"{devices} devices"
+        raise UserError(
+            f"evals.{name}.batch_size {batch_size} does not divide among {among}; "
+            f"set it to a multiple of {processes * devices}"
+        )
+    return batch_size // processes
 
 
 class Evaluations:
