@@ -180,7 +180,7 @@ def test_the_pods_of_the_jobset_find_one_another(jobset):
     assert (last["num_processes"], last["process_id"]) == (job["completions"], job["completions"] - 1)
     name, port = jobset["metadata"]["name"], container["ports"][0]["containerPort"]
     assert last["coordinator_address"] == f"{name}-{workers['name']}-0-0.{name}:{port}"
-    assert all(argument.startswith(("--config=", "--workdir=")) for argument in container["args"])
+    assert all(argument.startswith(("--config=", "--config.", "--workdir=")) for argument in container["args"])
 
 
 def test_the_image_gets_what_it_installs_and_runs():
