@@ -114,6 +114,16 @@ def ask(job: dict) -> dict:
     return {"failed": f"ended with code {done.returncode}"}
 
 
+def device_kind() -> str:
+    """Returns the kind of the first device, asked in a process of its own.
+
+    This process must not open it: a TPU is given to one process alone, and memory of a GPU would be taken from the
+    rows.
+    """
+    command = [sys.executable, "-c", "import jax; print(jax.devices()[0].device_kind)"]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1]
+
+
 def print_table(arguments: argparse.Namespace) -> None:
     """Measures and prints row after row."""
     import jax
@@ -121,7 +131,7 @@ def print_table(arguments: argparse.Namespace) -> None:
 
     from unilseg_jax.training.chips import chip_of
 
-    kind = jax.devices()[0].device_kind
+    kind = device_kind()
     chip = chip_of(kind)
     print(
         f"{kind}, jax {jax.__version__}, jaxlib {jaxlib.__version__}, {datetime.date.today()}; Swin {arguments.size}, "

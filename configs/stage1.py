@@ -1,7 +1,9 @@
 """Stage 1: pseudo-labelled triplets of SA-1B (paper section 4.1).
 
-    python -m unilseg_jax.train --config configs/stage1.py --workdir runs/stage1 \
-        --config.init.swin=swin_base_patch4_window7_224_22k.pth --config.init.clip=ViT-B-16.pt
+    python -m unilseg_jax.train --config configs/stage1.py --workdir runs/stage1
+
+It starts from two published files in the current folder: Swin's swin_base_patch4_window7_224_22k.pth (another size: the
+file of its name) and CLIP's ViT-B-16.pt. Where they lie elsewhere: --config.init.swin=PATH --config.init.clip=PATH.
 
 The data set `sa1b_triplets` is any prepared set of triplet records of that name; the engine that writes phrases
 for SA-1B's masks is not there yet. Of its pictures the paper took a fifth for UniLSeg-20 and all for UniLSeg-100:
@@ -52,10 +54,13 @@ def get_config(variant: str = "base"):
         max_images=500,
     )
     config.checkpoint_every = 500
+    size = "base" if variant == "full" else variant
+    config.init.swin = f"swin_{size}_patch4_window7_224_22k.pth"
+    config.init.clip = "ViT-B-16.pt"
     if variant == "full":
         use_swin(config, "base")
     else:
         use_variant(config, variant)
-    if variant == "debug":
+    if variant == "debug":  # from scratch, see `shrink`
         config.input.sources.sa1b = training_source(scenes_source(num_scenes=1000, seed=0, size=64))
     return config

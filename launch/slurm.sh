@@ -18,7 +18,9 @@ shift 2
 # No GPUs per task: each process must see all GPUs of its node. JAX takes the one of its number there, and NCCL
 # reaches the others directly. The coordinator's address is not to be looked for behind a proxy.
 unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY
-srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-8}" \
+# A task that has saved ends with 75 while others still save: they must not be killed, or the job's code, the highest,
+# is no longer 75. After 120 s srun ends what is left, such as tasks that wait for one that died.
+srun --kill-on-bad-exit=0 --wait=120 --cpus-per-task="${SLURM_CPUS_PER_TASK:-8}" \
   python -m unilseg_jax.train --config "$config" --workdir "$workdir" "$@"
 code=$?
 # 75: a signal came, everything is saved.

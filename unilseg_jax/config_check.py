@@ -18,6 +18,8 @@ SEEDS = 2**32
 """Seeds are 32 bits wide: JAX without 64-bit numbers cuts the rest off."""
 RULES = "wanted are pairs of a regular expression and a number, such as (('image_encoder/', 0.1), ('.*', 1.0))"
 RESIZES = ("letterbox", "stretch")
+BEST_BY = ("oiou", "miou", *(f"pr_at_{percent}" for percent in (50, 60, 70, 80, 90)))
+"""What of `evaluator.summarise` is the better, the greater it is."""
 
 
 def check_keys(
@@ -162,12 +164,22 @@ def _check_choices(config: ConfigDict) -> None:
 
 def _check_watch(config: ConfigDict) -> None:
     """Refuses a metric that no evaluation has, steps that cannot be traced, a time that cannot be waited."""
-    if config.best_metric and config.best_metric.rpartition("/")[0] not in config.evals:
+    evaluation, _, number = config.best_metric.rpartition("/")
+    if config.best_metric and evaluation not in config.evals:
         names = ", ".join(f"{name}/oiou" for name in config.evals)
         raise UserError(f"config.best_metric = {config.best_metric!r} is of no evaluation; there are such as {names}")
+    if config.best_metric and number not in BEST_BY:
+        raise UserError(
+            f"config.best_metric = {config.best_metric!r} is nothing that an evaluation gets better in; wanted "
+            f"{evaluation}/ and one of {', '.join(BEST_BY)}"
+        )
     steps = config.profile_steps
-    if steps and not (len(steps) == 2 and all(isinstance(step, int) for step in steps) and 1 <= steps[0] <= steps[1]):
-        raise UserError(f"config.profile_steps = {steps} must be a first and a last step, such as (10,12), or ()")
+    whole = all(_is_number(step) and isinstance(step, Integral) for step in steps)
+    if steps and not (len(steps) == 2 and whole and 1 <= steps[0] <= steps[1] <= config.steps):
+        raise UserError(
+            f"config.profile_steps = {steps} must be a first and a last step, such as (10,12), of the run's "
+            f"{config.steps}, or ()"
+        )
     if config.distributed.timeout <= 0:
         raise UserError(f"config.distributed.timeout = {config.distributed.timeout} s must be greater than 0")
 

@@ -1,5 +1,6 @@
 """The scripts that start runs, with the programs they call replaced by ones that write down how they were called."""
 
+import fnmatch
 import os
 import re
 import signal
@@ -129,7 +130,8 @@ def test_slurm_queues_the_job_again_once_all_is_saved(programs, code, queued_aga
     assert calls(programs, "scontrol") == (["requeue 17"] if queued_again else [])
     (call,) = calls(programs, "srun")
     assert call.endswith("python -m unilseg_jax.train --config c.py --workdir /runs/a b --config.seed=1")
-    assert "--kill-on-bad-exit=1" in call
+    # Tasks that still save when the first one ends are not killed at once, nor waited for without end.
+    assert "--kill-on-bad-exit=0 --wait=120 " in call
 
 
 def test_every_host_of_a_tpu_runs_the_same_command(programs):
@@ -178,7 +180,26 @@ def test_the_pods_of_the_jobset_find_one_another(jobset):
     assert (last["num_processes"], last["process_id"]) == (job["completions"], job["completions"] - 1)
     name, port = jobset["metadata"]["name"], container["ports"][0]["containerPort"]
     assert last["coordinator_address"] == f"{name}-{workers['name']}-0-0.{name}:{port}"
-    assert all(argument.startswith(("--config=", "--workdir=")) for argument in container["args"])
+    assert all(argument.startswith(("--config=", "--config.", "--workdir=")) for argument in container["args"])
+
+
+def test_the_image_gets_what_it_installs_and_runs():
+    root = LAUNCH.parent
+    lines = (root / ".dockerignore").read_text().splitlines()
+    left_out = {line.strip("/") for line in lines if line and not line.startswith("#")}
+    assert {".git", "runs", "prepared", "**/venv", "**/.venv"} <= left_out
+    needed = [root / name for name in ("pyproject.toml", "setup.py", "README.md")]
+    for folder in ("unilseg_jax", "configs", "data"):
+        needed += [
+            path for path in root.glob(f"{folder}/**/*") if path.suffix in (".py", ".json", ".txt", ".gz", ".md")
+        ]
+    assert len(needed) > 100
+    for path in needed:
+        assert path.exists()
+        parts = path.relative_to(root).parts
+        anywhere = [each.removeprefix("**/") for each in left_out if each.startswith("**/")]
+        assert parts[0] not in left_out, path
+        assert not [part for part in parts if any(fnmatch.fnmatch(part, each) for each in anywhere)], path
 
 
 def test_signals_reach_the_run_in_its_container():

@@ -89,6 +89,8 @@ def first_weights(
     Raises:
         UserError: a file is missing, unreadable or of another architecture.
     """
+    if not (model or swin or clip):
+        return variables, {}, ["all weights from scratch: config.init names none"]
     if not model:
         variables, notes = initialise(variables, swin=swin or None, clip=clip or None, architecture=architecture)
         return variables, {}, notes
