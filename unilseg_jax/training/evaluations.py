@@ -79,7 +79,7 @@ def _own_pictures(name: str, batch_size: int) -> int:
     """Returns how many pictures of an evaluation's batch are this process's."""
     processes, devices = jax.process_count(), jax.local_device_count()
     if batch_size % (processes * devices):
-        among = f"{processes} processes with {devices} devices each" if processes > 1 else f"{devices} devices"
+        among = f"{processes} processes of {devices} device(s) each" if processes > 1 else f"{devices} devices"
         raise UserError(
             f"evals.{name}.batch_size {batch_size} does not divide among {among}; "
             f"set it to a multiple of {processes * devices}"
