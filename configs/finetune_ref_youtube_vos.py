@@ -7,7 +7,10 @@
 An object that is not in a frame is asked for as well and matches nothing there. Epochs and batch are this project's
 choice.
 
-8 GPUs of 80 GB. Not run at full size. Expected: the paper reports J&F on the benchmark's 202 videos; the evaluation
+8 GPUs of 80 GB. Not run at full size. Time: 17 minutes, reckoned at 40 % of an A100's peak, without input and
+evaluations (plan --config configs/finetune_ref_youtube_vos.py --chips 8xA100 --estimate).
+
+Expected: the paper reports J&F on the benchmark's 202 videos; the evaluation
 here gives IoU on their frames, as far as their masks were published. In seconds on a stand-in:
 --config=configs/finetune_ref_youtube_vos.py:debug
 """

@@ -4,9 +4,12 @@
     python -m unilseg_jax.train --config configs/finetune_refcoco.py --workdir runs/refcoco \
         --config.init.model=UniLSeg20_no_finetune.pth
 
-One GPU of 80 GB or more. Another set: --config=configs/finetune_refcoco.py:base,refcocog; its val is
-judged, and pictures of its val and test splits are not trained on. The paper starts from its stage 2;
-from published encoders instead:
+One GPU of 80 GB or more. Not run at full size. Time: 26 hours in float32, 1.6 hours with --config.dtype=bfloat16,
+reckoned at 40 % of an A100's peak, without input and evaluations (plan --config configs/finetune_refcoco.py --chips
+1xA100 --estimate). Expected: the paper's Table 2, if started from its stage 2.
+
+Another set: --config=configs/finetune_refcoco.py:base,refcocog; its val is judged, and pictures of its val and test
+splits are not trained on. The paper starts from its stage 2; from published encoders instead:
 --config.init.swin=swin_base_patch4_window7_224_22k.pth --config.init.clip=ViT-B-16.pt
 
 The same file for a look at real data on a CPU: --config=configs/finetune_refcoco.py:cpu

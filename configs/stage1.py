@@ -9,8 +9,9 @@ The data set `sa1b_triplets` is any prepared set of triplet records of that name
 for SA-1B's masks is not there yet. Of its pictures the paper took a fifth for UniLSeg-20 and all for UniLSeg-100:
 --config=configs/stage1.py:full says that all are there.
 
-192 GPUs with 8 pictures each in the paper. Not run at full size; what fits, and how long it takes on other chips:
-python -m unilseg_jax.plan --config configs/stage1.py --chips 64xH200
+192 GPUs with 8 pictures each in the paper. Not run at full size. Time: 3 hours on 192 V100, 9 minutes on 64 H200, five
+times that for all of SA-1B; these are reckoned at 40 % of the chips' peak, without input and evaluations:
+python -m unilseg_jax.plan --config configs/stage1.py --chips 64xH200 --estimate
 
 Expected: the start of stage 2; the paper gives no numbers of it alone. To see it run in seconds, on drawn scenes
 since there is no stand-in of its data: --config=configs/stage1.py:debug

@@ -5,8 +5,9 @@
 Every set of SAMPLES is prepared into `prepared` first (docs/data.md). Without weights every sample counts the same.
 Pictures of the named benchmarks are left out of training, but for ECSSD, which the paper trains on and reports on.
 
-The paper does not name this stage's batch and hardware; the batch is stage 1's. Not run at full size; what fits and
-how long it takes: python -m unilseg_jax.plan --config configs/stage2.py --chips 64xH200
+The paper does not name this stage's batch and hardware; the batch is stage 1's. Not run at full size. Time: 7 hours on
+192 V100, 20 minutes on 64 H200; these are reckoned at 40 % of the chips' peak, without input and evaluations:
+python -m unilseg_jax.plan --config configs/stage2.py --chips 64xH200 --estimate
 
 Expected: the paper's results without fine-tuning (Tables 2 to 7). To see it run in seconds on stand-ins of the sets
 (prepare NAME --synthetic 4): --config=configs/stage2.py:debug, or the whole chain: launch/chain.sh

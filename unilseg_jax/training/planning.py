@@ -18,6 +18,7 @@ from unilseg_jax.losses import segmentation_loss
 from unilseg_jax.models.unilseg import UniLSeg
 from unilseg_jax.ops.geometry import normalise
 from unilseg_jax.training import optim, sharding
+from unilseg_jax.training.liveness import peak_bytes
 from unilseg_jax.training.state import TrainState, init_state, init_variables
 from unilseg_jax.training.step import make_train_step
 
@@ -129,23 +130,32 @@ class Footprint:
 def footprint(config: ConfigDict, *, fsdp: int = 1, compiled: bool = True) -> Footprint:
     """Returns what a step of `config` costs a device.
 
-    FLOPs are counted by XLA in the traced program. Memory beside the state is taken at one and at two pictures;
-    between them, and beyond, it is linear.
+    FLOPs are counted by XLA in the traced program. Memory beside the state is taken at two numbers of pictures, and
+    is linear in them. What `fsdp` gathers for a moment, a layer's parameters, is not in it.
 
     Args:
         config: see `config.base_config`.
         fsdp: devices that share one copy of the state.
-        compiled: compile for this machine's device and read XLA's memory analysis; else add up what the backward
-            pass is handed by the forward pass, which takes seconds and is more than XLA needs.
+        compiled: compile for this machine's device and read XLA's memory analysis; else `liveness.peak_bytes` of the
+            traced gradient, which takes seconds: activations, what remat computes again, and gradients on the way.
+            XLA may need more or less. A CPU's compiler undoes remat, so with it the estimate counts there too.
     """
+    source = f"compiled for {jax.default_backend()}"
+    if not compiled:
+        source = "estimated; XLA may need more or less"
+    elif jax.default_backend() == "cpu" and config.remat != "none":
+        compiled, source = False, "estimated, since compiling for a CPU undoes remat; XLA may need more or less"
     plain = program(config, one_device(), remat="none")
     flops = plain.step.lower(plain.state, batch_of(config, 1)).cost_analysis()["flops"]
     params = plain.state.params
     gradients = params
     if (moves := optim.trainable(params, config.optim.lr_scales)) is not None:
         gradients = jax.tree.map(lambda leaf, moved: leaf if moved else None, params, moves)
-    one, two = (_temporary_bytes(config, pictures, compiled) for pictures in (1, 2))
-    per_picture = max(two - one, 0)
+    # Tracing costs the same for many pictures, and there the gradients of parameters are no longer what is fullest.
+    few, many = (1, 2) if compiled else (32, 64)
+    each = plain if config.remat == "none" else program(config, one_device())
+    least, most = ((_temporary_bytes if compiled else _traced_bytes)(each, config, number) for number in (few, many))
+    per_picture = max(most - least, 0) // (many - few)
     shared = divided(plain.state, fsdp)
     whole = bytes_of(gradients)
     return Footprint(
@@ -154,9 +164,9 @@ def footprint(config: ConfigDict, *, fsdp: int = 1, compiled: bool = True) -> Fo
         parameter_bytes=bytes_of((shared.params, shared.batch_stats)),
         optimizer_bytes=bytes_of((shared.opt_state, shared.ema)),
         gradient_bytes=bytes_of(divided(gradients, fsdp)),
-        fixed_bytes=max(one - per_picture - whole, 0) if compiled else 0,
+        fixed_bytes=max(least - few * per_picture - whole, 0),
         picture_bytes=per_picture,
-        source=f"compiled for {jax.default_backend()}" if compiled else "estimated, an upper bound",
+        source=source,
     )
 
 
@@ -172,34 +182,32 @@ def divided(tree: Any, fsdp: int) -> Any:
     )
 
 
-def _temporary_bytes(config: ConfigDict, pictures: int, compiled: bool) -> int:
-    """Returns the memory of a step beside state and batch on one device."""
-    if not compiled:
-        return _kept_bytes(config, pictures)
-    each = program(config, one_device())
+def _temporary_bytes(each: Program, config: ConfigDict, pictures: int) -> int:
+    """Returns the memory of a compiled step beside state and batch on one device."""
     lowered = each.step.lower(each.state, batch_of(config, pictures))
     # Buffers are assigned before machine code is made, so its quality does not matter.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     return lowered.compile(compiler_options=options).memory_analysis().temp_size_in_bytes
 
 
-def _kept_bytes(config: ConfigDict, pictures: int) -> int:
-    """Returns the bytes that the forward pass keeps for the backward pass, parameters included."""
-    each = program(config, one_device())
+def _traced_bytes(each: Program, config: ConfigDict, pictures: int) -> int:
+    """Returns the most memory that the gradient's traced program holds at once, beside parameters and batch."""
+    trainable = optim.trainable(each.state.params, config.optim.lr_scales)
 
-    def forward(params, batch_stats, batch):
-        def loss_of(params):
-            output, _ = each.model.apply(
-                {"params": params, "batch_stats": batch_stats},
-                normalise(batch["image"]),
-                batch["tokens"],
-                train=True,
-                rngs={"dropout": jax.random.key(0)},
-                mutable=["batch_stats"],
-            )
-            masks = batch["mask"].astype(jnp.float32)
-            return segmentation_loss(output.layer_logits, masks, batch["valid"], **config.loss.to_dict())[0]
+    def loss_of(params, batch_stats, batch):
+        if trainable is not None:
+            params = jax.tree.map(lambda x, moves: x if moves else jax.lax.stop_gradient(x), params, trainable)
+        output, updated = each.model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            normalise(batch["image"]),
+            batch["tokens"],
+            train=True,
+            rngs={"dropout": jax.random.key(0)},
+            mutable=["batch_stats"],
+        )
+        masks = batch["mask"].astype(jnp.float32)
+        loss, _ = segmentation_loss(output.layer_logits, masks, batch["valid"], **config.loss.to_dict())
+        return loss, updated["batch_stats"]
 
-        return jax.vjp(loss_of, params)[1]
-
-    return bytes_of(jax.eval_shape(forward, each.state.params, each.state.batch_stats, batch_of(config, pictures)))
+    traced = jax.make_jaxpr(jax.value_and_grad(loss_of, has_aux=True))
+    return peak_bytes(traced(each.state.params, each.state.batch_stats, batch_of(config, pictures)).jaxpr)
