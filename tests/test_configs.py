@@ -35,10 +35,6 @@ def named_in_headers():
     return sorted(found)
 
 
-SLOW = {"ablation", "quickstart", *(name for name in NAMES if name.startswith("finetune_"))} - {"finetune_sod"}
-"""Files whose steps are not the stages', which take some seconds each to trace; `finetune_sod` has theirs."""
-
-
 @functools.cache
 def load(name):
     """Returns the config `NAME` or `NAME:VARIANT`, checked as a command would."""
@@ -112,10 +108,8 @@ def step_keys(name):
     return repr((configs.architecture_of(config), config.input.size, config.input.prompts, optim, own))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name.partition(":")[0] in SLOW)) for name in named_in_headers()],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", named_in_headers())
 def test_a_whole_step_of_every_config_keeps_the_shapes_of_its_state(name):
     before, after, terms = traced_step(twin(name))
     kinds = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)  # noqa: E731
