@@ -189,6 +189,7 @@ def test_an_estimate_is_near_what_the_compiler_takes():
     assert 0.5 < estimated.picture_bytes / compiled.picture_bytes < 2
 
 
+@pytest.mark.slow
 def test_an_estimate_is_less_with_remat():
     estimated = activations("none", compiled=False)
     assert estimated.source == "estimated; XLA may need more or less"
