@@ -79,6 +79,14 @@ def test_sigusr1_breaks_an_evaluation_off_and_it_is_made_again(whole, cache, tmp
     assert_same_run(workdir, whole)
 
 
+def test_a_signal_is_heard_while_the_run_still_starts(cache, tmp_path):
+    code, err = stop_at("training on ", signal.SIGUSR1, flags(tmp_path / "run"), cache)  # before it compiles
+    assert code == 75, err
+    (line,) = [line for line in err.splitlines() if line.startswith("stopped: ")]
+    assert "the same command " in line
+    assert "Traceback" not in err
+
+
 def test_checkpoints_by_time_come_beside_those_by_step(cache, tmp_path):
     workdir = tmp_path / "run"
     often = flags(workdir, checkpoint_every=1000, checkpoint_minutes=1e-9, checkpoints_kept=100, log_every=2)
