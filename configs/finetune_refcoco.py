@@ -4,15 +4,19 @@
     python -m unilseg_jax.train --config configs/finetune_refcoco.py --workdir runs/refcoco \
         --config.init.model=UniLSeg20_no_finetune.pth
 
-One GPU of 80 GB or more. Another set: --config=configs/finetune_refcoco.py:base,refcocog; its val is
-judged, and pictures of its val and test splits are not trained on. The paper starts from its stage 2;
-from published encoders instead:
+One GPU of 80 GB or more. Not run at full size. Time: 26 hours in float32, 1.6 hours with --config.dtype=bfloat16,
+reckoned at 40 % of an A100's peak, without input and evaluations (plan --config configs/finetune_refcoco.py --chips
+1xA100 --estimate). Expected: the paper's Table 2, if started from its stage 2.
+
+Another set: --config=configs/finetune_refcoco.py:base,refcocog; its val is judged, and pictures of its val and test
+splits are not trained on. The paper starts from its stage 2; from published encoders instead:
 --config.init.swin=swin_base_patch4_window7_224_22k.pth --config.init.clip=ViT-B-16.pt
 
 The same file for a look at real data on a CPU: --config=configs/finetune_refcoco.py:cpu
+In seconds on a stand-in (prepare refcoco --synthetic 4): --config=configs/finetune_refcoco.py:debug
 """
 
-from unilseg_jax.config import base_config, dataset_source, evaluation, training_source, use_swin
+from unilseg_jax.config import base_config, dataset_source, evaluation, training_source, use_variant
 
 TEST_SPLITS = {
     "refcoco": ("testA", "testB"),
@@ -21,15 +25,17 @@ TEST_SPLITS = {
     "refcocog_google": (),
 }
 """Of each set, the splits that are reported beside val; they come out of the same `prepare`."""
+OBJECTS = {"refcoco": 42_404, "refcoco+": 42_278, "refcocog": 42_226, "refcocog_google": 44_822}
+"""Of each set's training split, as published."""
 
 
 def get_config(choice: str = "base"):
     """Returns the config.
 
     Args:
-        choice: `SIZE` or `SIZE,SET`. The size of the Swin: `tiny`, `small`, `base` (the paper's) or `large`; or
-            `cpu`: a model that a CPU trains in minutes, at 96 px. The set: a key of `TEST_SPLITS`, by default
-            `refcoco`.
+        choice: `SIZE` or `SIZE,SET`. The size of the Swin: `tiny`, `small`, `base` (the paper's) or `large`;
+            `cpu`: a model that a CPU trains in minutes, at 96 px; or `debug`: seconds. The set: a key of
+            `TEST_SPLITS`, by default `refcoco`.
     """
     size, _, name = choice.partition(",")
     name = name or "refcoco"
@@ -48,11 +54,12 @@ def get_config(choice: str = "base"):
     config.input.prompts = 1
     config.input.workers = 8
     config.optim.learning_rate = 1e-4
-    config.steps = 20_000
+    config.steps = 20_000  # about 15 epochs
+    config.epoch_visits = OBJECTS[name]
     config.evals.val = evaluation(split("val"), every=2_000, shuffled=True)
     config.checkpoint_every = 1_000
     if size != "cpu":
-        use_swin(config, size)
+        use_variant(config, size)
     else:
         config.model.update(
             embed_dim=32,

@@ -3,15 +3,20 @@
     python -m unilseg_jax.train --config configs/quickstart.py --workdir runs/quickstart
 
 2 CPU cores: 5 to 6 minutes. Expected on held-out scenes: see the table in README.md.
+In seconds: --config=configs/quickstart.py:debug
 """
 
-from unilseg_jax.config import base_config, evaluation, scenes_source, training_source
+from unilseg_jax.config import base_config, evaluation, scenes_source, training_source, use_variant
 
 SIZE = 64  # px, side of a scene and of the network's square
 
 
-def get_config():
-    """Returns the config."""
+def get_config(variant: str = ""):
+    """Returns the config.
+
+    Args:
+        variant: `debug`, or a size of the Swin, with which it is no quick start any more.
+    """
     config = base_config()
     config.steps = 900
     config.model.update(
@@ -47,4 +52,6 @@ def get_config():
     )
     config.log_every = 20
     config.checkpoint_every = 200
+    if variant:
+        use_variant(config, variant)
     return config

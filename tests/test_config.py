@@ -1,6 +1,7 @@
 """Configs: each is a model that can be built, and every mistake on the command line costs one line."""
 
 import ast
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -19,6 +20,8 @@ FILES = sorted((ROOT / "configs").glob("*.py"))
 README = ROOT / "README.md"
 QUICKSTART = str(ROOT / "configs" / "quickstart.py")
 REFCOCO = str(ROOT / "configs" / "finetune_refcoco.py")
+LINE = next(i for i, line in enumerate(Path(REFCOCO).read_text().splitlines(), 1) if 'ValueError(f"no set' in line)
+"""Where that file refuses a set that it does not know."""
 
 
 def load(path, *arguments):
@@ -30,6 +33,12 @@ def load(path, *arguments):
 
 def parse(*arguments):
     return configs.parse_flags(arguments)
+
+
+@functools.cache
+def variables_of(architecture):
+    """Returns the shapes of a model's variables; many configs share a model."""
+    return jax.eval_shape(lambda: state.init_variables(UniLSeg(architecture), 0))
 
 
 @pytest.mark.parametrize(
@@ -44,8 +53,7 @@ def parse(*arguments):
 def test_every_config_is_a_model_with_an_optimiser_that_covers_it(path, arguments):
     config = load(path, *arguments)
     configs.check(config)
-    architecture = configs.architecture_of(config)
-    variables = jax.eval_shape(lambda: state.init_variables(UniLSeg(architecture), config.seed))
+    variables = variables_of(configs.architecture_of(config))
     assert variables["params"]["image_encoder"]
     scales = optim.group_scales(variables["params"], config.optim.lr_scales)
     assert set(jax.tree.leaves(scales)) <= {float(factor) for _, factor in config.optim.lr_scales}
@@ -133,6 +141,12 @@ MISTAKES = {
     "unknown resize": (["--config.input.resize=crop"], "'crop' must be 'letterbox' or 'stretch'"),
     "unknown resize of an evaluation": (["--config.evals.held_out.resize=crop"], "evals.held_out.resize"),
     "unknown dtype": (["--config.dtype=float16"], "float16"),
+    "unknown remat": (["--config.remat=some"], "config.remat = 'some' must be 'none' or 'blocks' or 'full'"),
+    "unknown batch norm": (["--config.batch_norm=synced"], "config.batch_norm = 'synced'"),
+    "unknown schedule": (["--config.optim.schedule=linear"], "config.optim.schedule = 'linear'"),
+    "average that never moves": (["--config.ema.decay=1.0"], "config.ema.decay = 1.0 must be at least 0 and less"),
+    "no device for a copy": (["--config.mesh.fsdp=0"], "config.mesh.fsdp = 0 must be at least 1"),
+    "no micro-batch": (["--config.optim.accumulate=0"], "config.optim.accumulate = 0 must be at least 1"),
     "sizes that do not fit": (["--config.model.embed_dim=12"], "config.model: "),
     "two first weights": (["--config.init.model=a", "--config.init.clip=b"], "not both"),
 }
@@ -156,7 +170,10 @@ def test_a_mistake_costs_one_line_that_names_it(name, tmp_path, capsys):
         ([f"--config={QUICKSTART}", "--workdir="], "--workdir DIR is missing"),
         (["--config=absent.py", "--workdir=w"], "absent.py"),
         ([f"--config={REFCOCO}:huge", "--workdir=w"], "huge"),
-        ([f"--config={REFCOCO}:cpu,refcocox", "--workdir=w"], "line 37: no set 'refcocox'; wanted SIZE or SIZE,SET"),
+        (
+            [f"--config={REFCOCO}:cpu,refcocox", "--workdir=w"],
+            f"line {LINE}: no set 'refcocox'; wanted SIZE or SIZE,SET",
+        ),
     ],
     ids=["nothing", "no config", "no workdir", "empty workdir", "no such file", "no such size", "no such set"],
 )

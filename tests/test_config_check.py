@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from refusals import refused
 
 from unilseg_jax import train
 from unilseg_jax.config import parse_flags
+from unilseg_jax.config_check import BEST_BY
+from unilseg_jax.evaluation.evaluator import summarise
+from unilseg_jax.metrics.referring import ReferringMetric
 
 QUICKSTART = str(Path(__file__).resolve().parents[1] / "configs" / "quickstart.py")
 
@@ -51,6 +55,19 @@ VALUES = {
         "probability = inf must be a finite",
     ),
     "source's weight that is no number": (["--config.input.sources.scenes.weight=nan"], "scenes.weight = nan must be"),
+    "best by no metric": (
+        ["--config.best_metric=held_out/nonsense"],
+        "wanted held_out/ and one of oiou, miou",
+    ),
+    "best by a count": (["--config.best_metric=held_out/count"], "is nothing that an evaluation gets better in"),
+    "best of no evaluation": (
+        ["--config.best_metric=val/oiou"],
+        "is of no evaluation; there are such as",
+    ),
+    "a trace beyond the end": (["--config.steps=9", "--config.profile_steps=(5,10)"], "of the run's 9, or ()"),
+    "a trace between words": (["--config.profile_steps=('a','b')"], "must be a first and a last step"),
+    "a trace from True": (["--config.profile_steps=(True,2)"], "must be a first and a last step"),
+    "a trace of one number": (["--config.profile_steps=(5,)"], "must be a first and a last step"),
     "threshold that is no number": (["--config.evals.held_out.threshold=nan"], "held_out.threshold = nan must be"),
 }
 
@@ -104,7 +121,7 @@ IN_FILES = {
     "any error": ("raise RuntimeError('two\\nlines')", "line 6: RuntimeError: two lines"),
     "missing import": ("import absent_module", "line 6: ModuleNotFoundError: No module named 'absent_module'"),
     "another config": ("return {'steps': 3}", "get_config() returned {'steps': 3}; wanted is base_config() with"),
-    "another ConfigDict": ("import ml_collections as m; return m.ConfigDict()", "config.checkpoint_every is missing"),
+    "another ConfigDict": ("import ml_collections as m; return m.ConfigDict()", "config.batch_norm is missing"),
 }
 
 
@@ -116,6 +133,21 @@ def test_a_mistake_in_a_config_file_costs_one_line_that_names_it(name, tmp_path,
     found = refused([f"--config={path}", f"--workdir={tmp_path / 'run'}"], capsys)
     assert message in found
     assert not (tmp_path / "run").exists()
+
+
+def test_what_an_evaluation_says_can_be_best_by():
+    metric = ReferringMetric()
+    metric.update(np.ones((2, 2), bool), np.ones((2, 2), bool))
+    numbers = summarise({"object": (metric, [False])})["all"]
+    assert set(BEST_BY) == numbers.keys() - {"count", "nothing_found"}
+    for number in BEST_BY:
+        found, _ = parse_flags([f"--config={QUICKSTART}", "--workdir=w", f"--config.best_metric=held_out/{number}"])
+        assert found.best_metric == f"held_out/{number}"
+
+
+def test_the_last_step_can_be_traced():
+    arguments = [f"--config={QUICKSTART}", "--workdir=w", "--config.steps=9", "--config.profile_steps=(9,9)"]
+    assert tuple(parse_flags(arguments)[0].profile_steps) == (9, 9)
 
 
 def test_a_config_file_that_is_right_is_read(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unilseg_jax.errors import UserError, checked_file, run_command
+from unilseg_jax.errors import ExternalError, StoppedBySignal, UserError, checked_file, run_command
 
 LONG = "n" * 300
 """Longer than the name of any file may be."""
@@ -32,6 +32,8 @@ def ending(error, capsys):
     [
         (UserError("no such image: 'a.jpg'; check the path"), 2, "error: no such image: 'a.jpg'; check the path\n"),
         (FloatingPointError("the loss is nan"), 3, "error: the loss is nan\n"),
+        (ExternalError("process 1 is missing"), 74, "error: process 1 is missing\n"),
+        (StoppedBySignal("saved at step 7"), 75, "stopped: saved at step 7\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (
             PermissionError(errno.EACCES, "Permission denied", "/data/secret"),
@@ -54,9 +56,11 @@ def test_an_error_of_ours_is_not_hidden():
         run_command(main, [])
 
 
-def test_a_full_disk_that_names_no_file_is_one_line(capsys):
+def test_a_full_disk_has_a_code_of_its_own(capsys):
+    code, line = ending(OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl"), capsys)
+    assert (code, line) == (74, "error: 'metrics.jsonl': No space left on device; make room or name another path\n")
     line = "error: No space left on device; make room or name another path\n"
-    assert ending(OSError(errno.ENOSPC, "No space left on device"), capsys) == (2, line)
+    assert ending(OSError(errno.ENOSPC, "No space left on device"), capsys) == (74, line)
 
 
 @pytest.mark.parametrize("error", [OSError("odd"), OSError(errno.EPIPE, "Broken pipe"), OSError(errno.EBADF, "bad", 7)])

@@ -12,6 +12,7 @@ from unilseg_jax.config import dataset_source, evaluation, parse_flags, training
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.loader import make_source
 from unilseg_jax.input_pipeline.sources import open_source
+from unilseg_jax.training import start
 
 CONFIGS = ("refcocog", "refcocog_google")
 
@@ -55,7 +56,7 @@ def test_what_is_in_a_benchmark_is_not_trained_on(prepared):
     benchmark = open_source("refcoco/refcocog_google", data_dir=prepared, split="val")
     benchmark = benchmark.select(np.array([True, False, True]))
     seen = {benchmark.record(number)["coco_id"] for number in range(2)}
-    parts, verdict, _ = train._parts_to_train_on(config_of(prepared, benchmark="refcocog"), {"val": benchmark})
+    parts, verdict, _ = start.parts_to_train_on(config_of(prepared, benchmark="refcocog"), {"val": benchmark})
     ids = {part.name: [int(part.source.record(i)["coco_id"]) for i in range(len(part.source))] for part in parts}
     assert {name: len(found) for name, found in ids.items()} == {"umd": 1, "other": 3}
     assert not seen & set(ids["umd"])
@@ -71,7 +72,7 @@ def test_finetuning_keeps_away_from_every_test_split_of_its_set(every_set, choic
     for entry in (config.input.sources.train, config.evals.val.source, *config.firewall.benchmarks.values()):
         entry.data_dir = str(every_set)
     val = make_source(config.evals.val.source)
-    _, verdict, _ = train._parts_to_train_on(config, {"val": val})
+    _, verdict, _ = start.parts_to_train_on(config, {"val": val})
     assert list(verdict.overlaps["train"]) == splits.split()
 
 

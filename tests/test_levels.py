@@ -14,6 +14,7 @@ LEVELS = {
     "errors": 0,
     "command_line": 0,
     "shapes": 0,
+    "xla_flags": 0,
     "ops": 0,
     "text": 1,
     "losses": 1,

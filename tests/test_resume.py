@@ -29,7 +29,11 @@ def config_of(**changes):
 
 def go_on_at(step, monkeypatch, workdir):
     """Makes the next run find a checkpoint, of zeros."""
-    monkeypatch.setattr(Checkpointer, "restore_latest", lambda self, state: state.replace(step=state.step * 0 + step))
+
+    def restore_latest(self, state, warn):
+        return state.replace(step=state.step * 0 + step)
+
+    monkeypatch.setattr(Checkpointer, "restore_latest", restore_latest)
     (workdir / "checkpoints" / str(step)).mkdir(parents=True, exist_ok=True)
 
 
@@ -40,7 +44,7 @@ def lines(workdir):
 
 def test_training_seconds_are_those_of_all_processes_of_a_run(tmp_path, monkeypatch):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unilseg_jax.evaluation.evaluator.Evaluator.run", lambda *_, **__: 1 / 0)
+        patch.setattr("unilseg_jax.training.evaluations.Evaluations.run", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):  # dies before its summary
             train.train(config_of(), str(tmp_path))
     assert [line["step"] for line in lines(tmp_path)] == [2, 3, 4, 6], "every checkpoint has a line"

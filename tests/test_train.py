@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_run import CHECKPOINT_EVERY, EVALUATE_EVERY, SCENES, STEPS, flags, run, start
+from tiny_run import CHECKPOINT_EVERY, CLOCK, SCENES, STEPS, curve, entries, evaluated, evaluations, flags, run, start
 
 from unilseg_jax.input_pipeline.scenes import SceneSource
 from unilseg_jax.segmenter import Segmenter
@@ -51,26 +51,6 @@ def resumed(cache, finished, tmp_path_factory):
     return workdir, out
 
 
-def entries(workdir, prefix):
-    """Returns the lines of `metrics.jsonl` whose numbers have the prefix, in order."""
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if any(key.startswith(prefix) for key in line)]
-
-
-def curve(workdir):
-    """Returns everything about the steps that does not depend on the clock."""
-    clock = ("train/images_per_s", "train/seconds")
-    return [{k: v for k, v in line.items() if k not in clock} for line in entries(workdir, "train/")]
-
-
-def evaluated(workdir, name):
-    return [line["step"] for line in entries(workdir, f"{name}/")]
-
-
-def evaluations():
-    return [*range(EVALUATE_EVERY, STEPS, EVALUATE_EVERY), STEPS]
-
-
 def refuse(name):
     raise AssertionError(f"{name} is not JSON")
 
@@ -90,6 +70,7 @@ def test_a_run_leaves_everything_that_is_promised(finished):
         "leakage.json",
         "pictures",
         "checkpoints",
+        "best",
         "tensorboard",
     }
     kept = {STEPS, STEPS - CHECKPOINT_EVERY}
@@ -115,6 +96,23 @@ def test_every_step_is_written_once(finished):
     assert np.isfinite([line["train/loss"] for line in lines]).all()
     # The first steps of a warm-up of 50 steps to 1e-3.
     assert [line["train/learning_rate"] for line in lines[:2]] == pytest.approx([2e-5, 4e-5], rel=1e-5)
+
+
+def test_every_step_says_where_the_time_went(finished):
+    lines = entries(finished[0], "train/")
+    assert all(line.keys() >= {f"train/{key}" for key in CLOCK} for line in lines)
+    assert all(line[f"train/{part}_s"] >= 0 for line in lines for part in ("data", "checkpoint", "compute"))
+    assert any(line["train/checkpoint_s"] > 0 for line in lines)
+    flops = [line["train/model_tflop_per_s"] * 1e12 / line["train/images_per_s"] for line in lines]
+    np.testing.assert_allclose(flops, flops[0], rtol=1e-6)
+    assert 1e6 < flops[0] < 1e9
+
+
+def test_the_best_weights_are_a_model_of_their_own(finished):
+    scores = {line["step"]: line["held_out/oiou"] for line in entries(finished[0], "held_out/")}
+    (kept,) = (finished[0] / "best" / "checkpoints").iterdir()
+    assert scores[int(kept.name)] == max(scores.values())
+    assert load_pretrained(finished[0] / "best").architecture == load_pretrained(finished[0]).architecture
 
 
 def test_evaluations_come_during_the_run_and_after_it(finished):
@@ -228,7 +226,11 @@ def test_a_loss_that_is_no_number_ends_the_run_with_one_line(finished, cache, tm
     assert code == 3
     assert "Traceback" not in err
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert re.search(r"the loss is nan.* between (steps )?1 and 2", line)
+    assert re.search(r"the loss is nan.* at step 1; nothing was saved since", line)
     assert "learning_rate" in line
+    found = read_json(workdir / "not_finite.json")
+    assert found["step"] == 1
+    assert len(found["samples"]) == 2, "a step has two pictures"
+    assert found["samples"][0] in line
     assert not (workdir / "summary.json").exists()
     assert not any((workdir / "checkpoints").iterdir())

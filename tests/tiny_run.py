@@ -1,6 +1,8 @@
-"""A run of `configs/quickstart.py` shrunk to seconds, as flags; and processes that share what they compiled."""
+"""A run of `configs/quickstart.py` shrunk to seconds, as flags; processes that share what they compiled."""
 
+import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +41,7 @@ CHANGES = {
     "optim.warmup_steps": 50,
     "checkpoint_every": CHECKPOINT_EVERY,
     "log_every": 1,
+    "best_metric": "held_out/oiou",
     "pictures": 2,
     "evals.held_out.every": EVALUATE_EVERY,
     "evals.held_out.source.num_scenes": SCENES,
@@ -57,14 +60,24 @@ def flags(workdir: object, config: str = QUICKSTART, **more: object) -> list[str
     ]
 
 
-def environment(cache: object = None) -> dict[str, str]:
-    """Returns the environment of a user's process: one device, without the simulated ones of the tests.
+def free_port() -> int:
+    """Returns a port of this machine that nobody listens at."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def environment(cache: object = None, devices: int = 1) -> dict[str, str]:
+    """Returns the environment of a user's process, without the simulated devices of the tests.
 
     Args:
         cache: folder of compiled programs that several processes share.
+        devices: to be simulated in this process.
     """
     found = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
     found["JAX_PLATFORMS"] = "cpu"
+    if devices > 1:
+        found["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     if cache is not None:
         found |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         # Compiling takes most of the time; what is computed stays the same but for rounding.
@@ -72,20 +85,66 @@ def environment(cache: object = None) -> dict[str, str]:
     return found
 
 
-def start(arguments: list[str], cache: object = None) -> subprocess.Popen:
-    """Starts `python -m unilseg_jax.train` as a user would."""
+def start(
+    arguments: list[str],
+    cache: object = None,
+    devices: int = 1,
+    program: tuple[str, str] = ("-m", "unilseg_jax.train"),
+    **options: object,
+) -> subprocess.Popen:
+    """Starts `python -m unilseg_jax.train`, or another program, as a user would; `options` are `Popen`'s."""
     return subprocess.Popen(
-        [sys.executable, "-m", "unilseg_jax.train", *arguments],
+        [sys.executable, *program, *arguments],
         cwd=ROOT,
-        env=environment(cache),
+        env=environment(cache, devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        **options,
     )
 
 
-def run(arguments: list[str], cache: object = None) -> tuple[int, str, str]:
+def run(arguments: list[str], cache: object = None, devices: int = 1, **options: object) -> tuple[int, str, str]:
     """Runs the command to its end and returns exit code, stdout and stderr."""
-    process = start(arguments, cache)
+    process = start(arguments, cache, devices, **options)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
+
+
+def stop_at(line_start: str, number: int, arguments: list[str], cache: object = None) -> tuple[int, str]:
+    """Runs the command, sends it a signal once it prints a line, and returns exit code and stderr."""
+    process = start(arguments, cache)
+    for line in process.stdout:
+        if line.startswith(line_start):
+            process.send_signal(number)
+            break
+    _, err = process.communicate(timeout=300)
+    return process.returncode, err
+
+
+CLOCK = {"images_per_s", "seconds", "model_tflop_per_s", "data_s", "checkpoint_s", "compute_s"}
+"""What a run writes about each step that depends on the clock."""
+
+
+def entries(workdir: Path, prefix: str) -> list[dict]:
+    """Returns the lines of `metrics.jsonl` whose numbers have the prefix, in order."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if any(key.startswith(prefix) for key in line)]
+
+
+def curve(workdir: Path) -> list[dict]:
+    """Returns everything about the steps that does not depend on the clock."""
+    return [
+        {key: value for key, value in line.items() if key.removeprefix("train/") not in CLOCK}
+        for line in entries(workdir, "train/")
+    ]
+
+
+def evaluated(workdir: Path, name: str) -> list[int]:
+    """Returns the steps of the lines of an evaluation."""
+    return [line["step"] for line in entries(workdir, f"{name}/")]
+
+
+def evaluations() -> list[int]:
+    """Returns the steps after which the run evaluates."""
+    return [*range(EVALUATE_EVERY, STEPS, EVALUATE_EVERY), STEPS]

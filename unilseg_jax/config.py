@@ -1,5 +1,6 @@
 """The config of a run: its keys with their defaults, and how a command reads one."""
 
+import math
 import traceback
 from collections.abc import Sequence
 
@@ -17,8 +18,16 @@ def base_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.steps = 10_000
+    config.epoch_visits = 0  # visits of pictures per epoch as far as known before the data is there; for `plan` alone
     config.model = ConfigDict(Architecture().__dict__)
     config.dtype = "float32"  # or bfloat16: what matrix products compute in
+    config.batch_norm = "global"  # statistics of the whole batch; or local: of each device; or frozen: the running ones
+    config.remat = "none"  # what is computed again to save memory: the transformers' blocks, or full: convolutions too
+    config.xla_flags = ""  # sets of GPU compiler flags, such as overlap,combine: xla_flags.py
+    config.compilation_cache = (
+        ""  # folder of compiled programs, for restarts and other runs; "": as JAX's environment says
+    )
+    config.mesh = ConfigDict({"fsdp": 1})  # devices that share one copy of the parameters and of the optimiser's state
 
     # Where the first weights come from; nothing given is training from scratch.
     config.init = ConfigDict({"model": "", "swin": "", "clip": ""})
@@ -41,10 +50,16 @@ def base_config() -> ConfigDict:
     config.optim = ConfigDict()
     config.optim.learning_rate = 1e-4
     config.optim.warmup_steps = 0
+    config.optim.schedule = "step"  # or cosine, which needs neither of the next two
     config.optim.decay_at = (2 / 3,)  # shares of the run
     config.optim.decay_factor = 0.1
     config.optim.clip_norm = 0.0  # 0: off
-    config.optim.lr_scales = (("image_encoder/", 0.1), (".*", 1.0))  # first match counts
+    config.optim.accumulate = 1  # micro-batches per step, one after the other
+    # First match counts, every parameter is covered: factors of the learning rate (0 freezes) and, as in AdamW, decays.
+    config.optim.lr_scales = (("image_encoder/", 0.1), (".*", 1.0))
+    config.optim.weight_decays = ((".*", 0.0),)
+
+    config.ema = ConfigDict({"decay": 0.0})  # of a moving average of the parameters, for evaluations; 0: off
 
     # Evaluations by name; `every` 0 runs one only at the end.
     config.evals = ConfigDict()
@@ -55,7 +70,14 @@ def base_config() -> ConfigDict:
 
     config.log_every = 10
     config.checkpoint_every = 1000
+    config.checkpoint_minutes = 0.0  # also when the last one is so old, looked at every log_every steps; 0: off
     config.checkpoints_kept = 2
+    config.best_metric = ""  # such as val/oiou: the weights of its best evaluation are kept in best/; "": off
+    config.profile_steps = ()  # first and last step that a trace is written of, into profile/
+
+    # Several processes: found without a word under Slurm and in an indexed Job of Kubernetes; "auto" lets JAX look, as
+    # on TPU pods; or host:port of process 0, their number and this one's. They wait `timeout` s for one another.
+    config.distributed = ConfigDict({"coordinator": "", "num_processes": 0, "process_id": -1, "timeout": 600.0})
     config.pictures = 8  # drawn per evaluation
     return config
 
@@ -93,7 +115,8 @@ def evaluation(source: ConfigDict, *, every: int = 0, shuffled: bool = False, **
         source: what is judged.
         every: steps between evaluations during training; 0 only at the end.
         shuffled: also ask with phrases of other pictures, at the end.
-        **changes: any of `batch_size`, `prompts`, `resize`, `threshold`, `max_images` (0: all).
+        **changes: any of `batch_size` (pictures per call of the model, of all devices of all processes together),
+            `prompts`, `resize`, `threshold`, `max_images` (0: all).
     """
     entry = ConfigDict({"source": source, "every": every, "shuffled": shuffled})
     entry.update({"batch_size": 8, "prompts": 4, "resize": "stretch", "threshold": 0.5, "max_images": 0, **changes})
@@ -105,6 +128,62 @@ def use_swin(config: ConfigDict, size: str) -> None:
     if size not in SWIN_SIZES:
         raise UserError(f"no Swin of size {size!r}; wanted one of {', '.join(SWIN_SIZES)}")
     config.model.update(SWIN_SIZES[size])
+
+
+def set_epochs(config: ConfigDict, epochs: int, visits: int) -> None:
+    """Sets the steps of a run that is given in epochs; call it once the batch size is set.
+
+    Args:
+        config: the run.
+        epochs: how often each sample is seen.
+        visits: of pictures per epoch (docs/training.md): with one prompt per picture as many as there are samples.
+            `train` prints what the data really has.
+    """
+    config.epoch_visits = visits
+    config.steps = math.ceil(epochs * visits / config.input.batch_size)
+
+
+def use_variant(config: ConfigDict, variant: str) -> None:
+    """Applies what stands after the colon of `--config FILE:VARIANT`; call it last.
+
+    Args:
+        config: the run.
+        variant: `debug` (see `shrink`) or the image encoder's size, a key of `SWIN_SIZES`.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if variant == "debug":
+        shrink(config)
+    elif variant in SWIN_SIZES:
+        use_swin(config, variant)
+    else:
+        raise UserError(f"no variant {variant!r} of this config; there are debug, {', '.join(SWIN_SIZES)}")
+
+
+def shrink(config: ConfigDict) -> None:
+    """Makes a run of seconds of one of days, for a look at whether it runs: on stand-ins, with the least model.
+
+    Sources, evaluations, loss, rules of the optimiser and the boxes of Table 8 stay.
+    """
+    config.model.update(
+        embed_dim=8,
+        depths=(1, 1, 1, 1),
+        num_heads=(1, 1, 1, 1),
+        window_size=4,
+        text_width=64,
+        text_layers=1,
+        sentence_width=16,
+        query_width=8,
+        query_layers=1,
+        ffn_width=8,
+    )
+    config.init.update(model="", swin="", clip="")
+    config.input.update(size=32, batch_size=8, prompts=min(config.input.prompts, 2), workers=0)
+    config.update(steps=6, epoch_visits=0, checkpoint_every=3, log_every=1, pictures=2)
+    config.optim.update(warmup_steps=min(config.optim.warmup_steps, 2), accumulate=1)
+    for entry in config.evals.values():
+        entry.update(every=min(entry.every, 3), batch_size=8, prompts=2, max_images=4)
 
 
 def architecture_of(config: ConfigDict) -> Architecture:

@@ -10,11 +10,16 @@ from ml_collections import ConfigDict
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.interop.pretrained import check_input_size
+from unilseg_jax.models.architecture import BATCH_NORMS, REMATS
 from unilseg_jax.text import tokenizer
+from unilseg_jax.xla_flags import flags_of
 
 SEEDS = 2**32
 """Seeds are 32 bits wide: JAX without 64-bit numbers cuts the rest off."""
-RULES = "wanted are pairs of a regular expression and a factor, such as (('image_encoder/', 0.1), ('.*', 1.0))"
+RULES = "wanted are pairs of a regular expression and a number, such as (('image_encoder/', 0.1), ('.*', 1.0))"
+RESIZES = ("letterbox", "stretch")
+BEST_BY = ("oiou", "miou", *(f"pr_at_{percent}" for percent in (50, 60, 70, 80, 90)))
+"""What of `evaluator.summarise` is the better, the greater it is."""
 
 
 def check_keys(
@@ -84,10 +89,12 @@ def _leaves(config: ConfigDict, path: str) -> Iterator[tuple[str, object]]:
 def _check_type(key: str, value: object, example: object) -> None:
     """Refuses a value of another type than the example's; None as example stands for a switch that may be unset."""
     many = isinstance(example, tuple)
+    if many and isinstance(value, tuple | list) and not (value and example):
+        return
     if many and not isinstance(value, tuple | list):
         raise UserError(f"{key} = {value!r} must be a tuple, such as {example}")
     if many and isinstance(example[0], tuple):
-        return  # the rules of lr_scales have a check of their own
+        return  # rules have a check of their own
     kind = example[0] if many else example
     if kind is None or isinstance(kind, bool):
         fits, what = (lambda one: isinstance(one, bool) or one is kind), "True or False"
@@ -118,6 +125,8 @@ def check_values(config: ConfigDict) -> None:
     for name, entry in config.evals.items():
         if not 0 < entry.threshold < 1:
             raise UserError(f"config.evals.{name}.threshold = {entry.threshold} must be between 0 and 1")
+    if not 0 <= config.ema.decay < 1:
+        raise UserError(f"config.ema.decay = {config.ema.decay} must be at least 0 and less than 1")
     if not 0 <= config.seed < SEEDS:
         raise UserError(f"config.seed = {config.seed} must be at least 0 and less than 2**32 = {SEEDS}")
     if config.model.vocab_size <= tokenizer.END:
@@ -127,15 +136,9 @@ def check_values(config: ConfigDict) -> None:
         )
     _check_optim(config.optim)
     _check_input(config.input)
-    choices = {"firewall.mode": (config.firewall.mode, ("drop", "paper"))}
-    choices |= {"dtype": (config.dtype, ("float32", "bfloat16"))}
-    choices |= {"input.resize": (config.input.resize, ("letterbox", "stretch"))}
-    choices |= {
-        f"evals.{name}.resize": (entry.resize, ("letterbox", "stretch")) for name, entry in config.evals.items()
-    }
-    for key, (value, names) in choices.items():
-        if value not in names:
-            raise UserError(f"config.{key} = {value!r} must be {' or '.join(map(repr, names))}")
+    _check_choices(config)
+    flags_of(config.xla_flags)
+    _check_watch(config)
     for name in config.firewall.benchmarks:
         if name in config.evals:
             raise UserError(f"config.firewall.benchmarks.{name} is named like an evaluation; give it another name")
@@ -143,11 +146,50 @@ def check_values(config: ConfigDict) -> None:
         raise UserError("config.init: give either model (a whole one) or swin and clip, not both")
 
 
+def _check_choices(config: ConfigDict) -> None:
+    """Refuses words that are not among those to choose from."""
+    choices = {
+        "dtype": (config.dtype, ("float32", "bfloat16")),
+        "batch_norm": (config.batch_norm, BATCH_NORMS),
+        "remat": (config.remat, REMATS),
+        "optim.schedule": (config.optim.schedule, ("step", "cosine")),
+        "firewall.mode": (config.firewall.mode, ("drop", "paper")),
+        "input.resize": (config.input.resize, RESIZES),
+    }
+    choices |= {f"evals.{name}.resize": (entry.resize, RESIZES) for name, entry in config.evals.items()}
+    for key, (value, names) in choices.items():
+        if value not in names:
+            raise UserError(f"config.{key} = {value!r} must be {' or '.join(map(repr, names))}")
+
+
+def _check_watch(config: ConfigDict) -> None:
+    """Refuses a metric that no evaluation has, steps that cannot be traced, a time that cannot be waited."""
+    evaluation, _, number = config.best_metric.rpartition("/")
+    if config.best_metric and evaluation not in config.evals:
+        names = ", ".join(f"{name}/oiou" for name in config.evals)
+        raise UserError(f"config.best_metric = {config.best_metric!r} is of no evaluation; there are such as {names}")
+    if config.best_metric and number not in BEST_BY:
+        raise UserError(
+            f"config.best_metric = {config.best_metric!r} is nothing that an evaluation gets better in; wanted "
+            f"{evaluation}/ and one of {', '.join(BEST_BY)}"
+        )
+    steps = config.profile_steps
+    whole = all(_is_number(step) and isinstance(step, Integral) for step in steps)
+    if steps and not (len(steps) == 2 and whole and 1 <= steps[0] <= steps[1] <= config.steps):
+        raise UserError(
+            f"config.profile_steps = {steps} must be a first and a last step, such as (10,12), of the run's "
+            f"{config.steps}, or ()"
+        )
+    if config.distributed.timeout <= 0:
+        raise UserError(f"config.distributed.timeout = {config.distributed.timeout} s must be greater than 0")
+
+
 def _check_least(config: ConfigDict) -> None:
     """Refuses numbers below 1 or 0 where these are the least."""
     one = ["steps", "input.batch_size", "input.prompts", "input.size", "input.hide_and_seek.grid"]
-    one += ["log_every", "checkpoint_every", "checkpoints_kept"]
+    one += ["log_every", "checkpoint_every", "checkpoints_kept", "mesh.fsdp", "optim.accumulate"]
     zero = ["optim.warmup_steps", "optim.clip_norm", "optim.decay_factor", "input.threads", "input.workers", "pictures"]
+    zero += ["checkpoint_minutes", "epoch_visits"]
     zero += ["loss.bce_weight", "loss.dice_weight", "loss.auxiliary_weight"]
     zero += [f"input.sources.{name}.weight" for name, entry in config.input.sources.items() if "weight" in entry]
     for name in config.evals:
@@ -166,20 +208,22 @@ def _check_optim(config: ConfigDict) -> None:
         raise UserError(f"config.optim.learning_rate = {config.learning_rate} must be greater than 0")
     if not all(0 <= share <= 1 for share in config.decay_at):
         raise UserError(f"config.optim.decay_at = {config.decay_at} must be shares of the run, 0 to 1 each")
-    for rule in config.lr_scales:
+    for key in ("lr_scales", "weight_decays"):
+        _check_rules(f"config.optim.{key}", config[key])
+
+
+def _check_rules(key: str, rules: object) -> None:
+    """Refuses what is no list of a regular expression and a number each."""
+    for rule in rules:
         if not (isinstance(rule, tuple | list) and len(rule) == 2 and isinstance(rule[0], str)):
-            raise UserError(f"config.optim.lr_scales = {config.lr_scales!r}: {rule!r} is no rule; {RULES}")
+            raise UserError(f"{key} = {rules!r}: {rule!r} is no rule; {RULES}")
         pattern, factor = rule
         if not (_is_number(factor) and 0 <= factor < math.inf):
-            raise UserError(
-                f"config.optim.lr_scales: the factor {factor!r} of {pattern!r} must be a finite number, at least 0"
-            )
+            raise UserError(f"{key}: the factor {factor!r} of {pattern!r} must be a finite number, at least 0")
         try:
             re.compile(pattern)
         except (re.error, OverflowError, RecursionError) as error:
-            raise UserError(
-                f"config.optim.lr_scales: {pattern!r} is no regular expression ({error}); {RULES}"
-            ) from None
+            raise UserError(f"{key}: {pattern!r} is no regular expression ({error}); {RULES}") from None
 
 
 def _check_input(config: ConfigDict) -> None:

@@ -12,6 +12,23 @@ class UserError(ValueError):
     """Bad input: one line that says what was got, what is wanted and what to do."""
 
 
+class ExternalError(RuntimeError):
+    """Something outside the program failed, such as a disk or another process of the run; one line."""
+
+
+class StoppedBySignal(RuntimeError):
+    """A signal asked the run to stop, and all it has done is saved; one line."""
+
+
+EXIT_CODES = {
+    UserError: 2,
+    FloatingPointError: 3,  # the loss is not finite
+    ExternalError: 74,  # EX_IOERR of sysexits.h
+    StoppedBySignal: 75,  # EX_TEMPFAIL of sysexits.h: start it again
+}
+"""How a command ends by the error that it ended with; all others are ours, with a traceback."""
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ADVICE = {
     errno.ENAMETOOLONG: "use a shorter one",
     errno.EACCES: "allow the access or name another path",
@@ -39,7 +56,7 @@ def reason_of(error: OSError) -> str:
 
 
 def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
-    """Runs a command's `main`; a `UserError` becomes one line on stderr and exit code 2, divergence exit code 3.
+    """Runs a command's `main`; an error of `EXIT_CODES`, or a full disk, becomes one line on stderr and its code.
 
     So does an `OSError` that the user can mend, wherever it comes from: a full disk names no file, and a folder that
     may not be entered and a name that is too long make even the question whether there is such a file fail.
@@ -50,18 +67,17 @@ def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str
     """
     try:
         main(argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    except tuple(EXIT_CODES) as error:
+        code = next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
+        print(f"stopped: {error}" if isinstance(error, StoppedBySignal) else f"error: {error}", file=sys.stderr)
+        raise SystemExit(code) from None
     except OSError as error:
         if not can_be_mended(error):
             raise
         place = f"{os.fspath(error.filename)!r}: " if _names_file(error) else ""
         print(f"error: {place}{reason_of(error)}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except FloatingPointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(3) from None
+        code = EXIT_CODES[ExternalError if error.errno in _DISK_FULL else UserError]
+        raise SystemExit(code) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None

@@ -5,8 +5,6 @@ The run's directory holds `config.json`, `model.json`, `checkpoints/`, `metrics.
 from its last checkpoint as if it had not been interrupted.
 """
 
-import dataclasses
-import json
 import math
 import sys
 import time
@@ -14,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unilseg_jax.config import architecture_of, parse_flags
-from unilseg_jax.errors import UserError, run_command
+from unilseg_jax.errors import StoppedBySignal, UserError, run_command
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,11 +22,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(__doc__)
         return
     config, workdir = parse_flags(argv)
-    train(config, workdir)
+    from unilseg_jax.training.silence import raised_only
+
+    with raised_only():
+        train(config, workdir)
 
 
 def train(config, workdir: str) -> dict:
     """Trains, evaluates, and returns what `summary.json` holds.
+
+    With several processes each runs this, and process 0 alone writes and speaks.
 
     Args:
         config: see `config.base_config`.
@@ -37,46 +40,56 @@ def train(config, workdir: str) -> dict:
     Raises:
         UserError: the config and its data do not fit, before anything is compiled.
         FloatingPointError: the loss is not finite; the last checkpoint stays.
+        StoppedBySignal: SIGTERM or SIGUSR1 came; everything is saved.
+        ExternalError: a checkpoint cannot be written, or another process of the run is missing.
     """
+    from unilseg_jax.training.signals import StopRequest
+
+    with StopRequest() as stop:
+        return _train(config, workdir, stop)
+
+
+def _train(config, workdir: str, stop) -> dict:
     import jax
     import jax.numpy as jnp
     from rich.console import Console
 
+    from unilseg_jax import xla_flags
     from unilseg_jax.evaluation import report
-    from unilseg_jax.evaluation.evaluator import Evaluator, ShuffledPhrases
     from unilseg_jax.input_pipeline import leakage_files, transforms
-    from unilseg_jax.input_pipeline.loader import make_source, training_batches
+    from unilseg_jax.input_pipeline.loader import training_batches
     from unilseg_jax.input_pipeline.mixture import Mixture
     from unilseg_jax.models.unilseg import UniLSeg
-    from unilseg_jax.training import optim, sharding
-    from unilseg_jax.training.checkpoint import Checkpointer, write_carried, write_json, write_model_file
-    from unilseg_jax.training.start import fill, first_weights, weights_of_run
+    from unilseg_jax.training import compilation, distributed, optim, sharding, start, watch
+    from unilseg_jax.training.best import BestCheckpoint
+    from unilseg_jax.training.checkpoint import (
+        Checkpointer,
+        finished_on_error,
+        write_carried,
+        write_json,
+        write_model_file,
+    )
+    from unilseg_jax.training.evaluations import Evaluations, make_evaluators
+    from unilseg_jax.training.finite import FiniteLoss
     from unilseg_jax.training.state import init_state, init_variables
-    from unilseg_jax.training.step import make_predict_step, make_train_step
+    from unilseg_jax.training.step import make_train_step
     from unilseg_jax.training.writer import SECONDS, MetricWriter, ProgressLine
 
-    # ---- Data, and everything that may be wrong with the config ------------------------------------------
+    # ---- Processes, data, and everything that may be wrong with the config -------------------------------
     started = time.perf_counter()
     directory = Path(workdir)
-    _check_directory(directory, config)
+    start.check_directory(directory, config)
+    distributed.connect(directory, **config.distributed)
+    compilation.use_cache(config.compilation_cache)
+    timeout = config.distributed.timeout
+    speaks = jax.process_index() == 0
+    say = print if speaks else lambda *_, **__: None
     architecture = architecture_of(config)
-    init, goes_on = weights_of_run(directory, config.init.to_dict())
-    mesh = sharding.make_mesh(config.input.batch_size)
-    evaluators = {
-        name: Evaluator(
-            source=make_source(entry.source),
-            size=config.input.size,
-            word_len=architecture.word_len,
-            batch_size=entry.batch_size,
-            prompts=entry.prompts,
-            resize=entry.resize,
-            threshold=entry.threshold,
-            max_images=entry.max_images,
-        )
-        for name, entry in config.evals.items()
-    }
+    init, goes_on = start.weights_of_run(directory, config.init.to_dict(), say)
+    mesh = sharding.make_mesh(config.input.batch_size, config.mesh.fsdp, config.optim.accumulate)
+    evaluators = make_evaluators(config.evals, size=config.input.size, word_len=architecture.word_len)
     of_first_weights = leakage_files.of_first_weights(init["model"])
-    parts, verdict, sources = _parts_to_train_on(config, {name: each.source for name, each in evaluators.items()})
+    parts, verdict, sources = start.parts_to_train_on(config, {name: each.source for name, each in evaluators.items()})
     mixture = Mixture(parts, prompts=config.input.prompts, seed=config.seed, negatives=config.input.negatives)
     stages = transforms.make_stages(
         size=config.input.size,
@@ -87,19 +100,16 @@ def train(config, workdir: str) -> dict:
         hide_grid=config.input.hide_and_seek.grid,
         hide_probability=config.input.hide_and_seek.probability,
     )
-    for name, entry in config.evals.items():
-        if entry.batch_size % mesh.size:
-            raise UserError(f"evals.{name}.batch_size {entry.batch_size} does not divide among {mesh.size} devices")
-        if entry.shuffled and len(evaluators[name].source) < 2:
-            raise UserError(f"evals.{name}.shuffled wants 2 pictures that swap phrases, 1 is there; turn it off")
 
     # ---- Model, optimiser, state -------------------------------------------------------------------------
-    model = UniLSeg(architecture, jnp.dtype(config.dtype))
+    norm_groups = sharding.norm_groups(config.batch_norm, mesh)
+    model = UniLSeg(architecture, jnp.dtype(config.dtype), config.remat, norm_groups)
     variables_shape = jax.eval_shape(lambda: init_variables(model, config.seed))
     schedule = optim.learning_rate(
         peak=config.optim.learning_rate,
         total_steps=config.steps,
         warmup_steps=config.optim.warmup_steps,
+        schedule=config.optim.schedule,
         decay_at=config.optim.decay_at,
         decay_factor=config.optim.decay_factor,
     )
@@ -108,65 +118,90 @@ def train(config, workdir: str) -> dict:
         schedule,
         lr_scales=config.optim.lr_scales,
         clip_norm=config.optim.clip_norm,
+        weight_decays=config.optim.weight_decays,
     )
-    given, carried, notes = ({}, {}, []) if goes_on else first_weights(variables_shape, architecture, **init)
+    has_ema = config.ema.decay > 0
+    state_shape = jax.eval_shape(lambda v: init_state(v, optimizer, ema=has_ema), variables_shape)
+    shardings = sharding.state_shardings(mesh, state_shape)
+    given, carried, notes = ({}, {}, []) if goes_on else start.first_weights(variables_shape, architecture, **init)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         checkpointer = Checkpointer(directory, config.checkpoints_kept)
-        verdict = leakage_files.write(verdict, directory, sources, init=of_first_weights, goes_on=checkpointer.started)
+        best = BestCheckpoint(directory, config.best_metric) if config.best_metric else None
+        if speaks:
+            goes_on = checkpointer.started
+            verdict = leakage_files.write(verdict, directory, sources, init=of_first_weights, goes_on=goes_on)
     except OSError as error:
         raise UserError(f"cannot write to --workdir {workdir!r}: {error.strerror}; name another directory") from error
-    whole = sharding.replicated(mesh)
-    variables = jax.jit(lambda: init_variables(model, config.seed), out_shardings=whole)()
-    state = jax.jit(lambda v: init_state(v, optimizer), out_shardings=whole)(variables)
+    variables = jax.jit(lambda: init_variables(model, config.seed), out_shardings=shardings.variables)()
+    state = jax.jit(lambda v: init_state(v, optimizer, ema=has_ema), out_shardings=shardings)(variables)
 
     # ---- Where to start: 1. this run's last checkpoint, 2. given weights, 3. from scratch ----------------
-    state = checkpointer.restore_latest(state)
+    state = checkpointer.restore_latest(state, warn=say)
     first_step = int(state.step)
     if first_step > config.steps:
         raise UserError(
             f"{workdir!r} has gone {first_step} steps, config.steps is {config.steps}; name another workdir"
         )
     if not goes_on:
-        variables = fill(jax.device_get(variables), given)
-        write_carried(directory, carried)
-        for note in notes:
-            print(note)
-        state = jax.device_put(init_state(variables, optimizer), whole)
+        variables = start.fill(distributed.on_host(variables), given)
+        if speaks:
+            write_carried(directory, carried)
+        say(*notes, sep="\n", end="\n" if notes else "")
+        state = jax.device_put(init_state(variables, optimizer, ema=has_ema), shardings)
     del variables, given
-    write_json(directory / "config.json", config.to_dict() | {"init": init})
-    write_model_file(directory, architecture, config.input.size)
+    if speaks:
+        xla = xla_flags.described(config.xla_flags)
+        write_json(directory / "config.json", config.to_dict() | {"init": init, "xla": xla})
+        write_model_file(directory, architecture, config.input.size)
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
-    print(
+    say(
         f"{count / 1e6:.1f} M parameters, {mesh.size} {jax.default_backend()} device(s), "
-        f"steps {first_step} to {config.steps}",
+        + (f"{jax.process_count()} processes, " if jax.process_count() > 1 else "")
+        + (f"XLA flags {config.xla_flags}, " if config.xla_flags else "")
+        + f"steps {first_step} to {config.steps}",
         *mixture.lines(),
         sep="\n",
         flush=True,
     )
-    verdict.show(Console())
+    if speaks:
+        verdict.show(Console())
 
     # ---- Steps -------------------------------------------------------------------------------------------
-    train_step = make_train_step(model, optimizer, mesh, seed=config.seed, loss_weights=config.loss.to_dict())
-    predict_step = make_predict_step(model, mesh)
-    writer = MetricWriter(directory, first_step, config.steps)
+    train_step = make_train_step(
+        model,
+        optimizer,
+        mesh,
+        seed=config.seed,
+        loss_weights=config.loss.to_dict(),
+        shardings=shardings,
+        trainable=optim.trainable(variables_shape["params"], config.optim.lr_scales),
+        accumulate=config.optim.accumulate,
+        ema_decay=config.ema.decay,
+    )
+    evaluations = Evaluations(evaluators, model, mesh, seed=config.seed, keep=config.pictures, timeout=timeout)
+    writer = MetricWriter(directory, first_step, config.steps, silent=not speaks)
 
     def evaluate(name: str, shuffled: bool = False) -> dict:
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        evaluator = evaluators[name]
-        if shuffled:
-            evaluator = evaluator.with_source(ShuffledPhrases(source=evaluator.source, seed=config.seed))
-        results, examples = evaluator.run(
-            lambda images, tokens: jax.device_get(predict_step(variables, images, tokens)),
-            keep=0 if shuffled else config.pictures,
-        )
+        results, examples = evaluations.run(name, state.best_variables, shuffled=shuffled, before_each=stop.leave)
         label = f"{name}_shuffled" if shuffled else name
         step = int(state.step)
-        numbers = results["all"] | verdict.numbers(name)
-        writer.write(step, {f"{label}/{key}": value for key, value in numbers.items()})
-        if examples:
+        numbers = {f"{label}/{key}": value for key, value in (results["all"] | verdict.numbers(name)).items()}
+        if best:  # first, since an evaluation that is written is not made again
+            best.offer(state, numbers)
+        writer.write(step, numbers)
+        if examples and speaks:
             report.draw_examples(directory / "pictures" / f"{label}_{step:07d}.png", examples)
         return results
+
+    def evaluate_due(step: int) -> None:
+        for name, entry in config.evals.items():
+            if entry.every and step % entry.every == 0 and 0 < step < config.steps:
+                if step == first_step and distributed.agreed(writer.has(step, f"{name}/oiou")):
+                    continue
+                score = evaluate(name)["all"]
+                found = f"oIoU {score['oiou']:.4f}  mIoU {score['miou']:.4f}{verdict.note()}"
+                say(f"step {step}: {name} {found}", flush=True)
 
     batches = training_batches(
         mixture.visits(),
@@ -175,114 +210,100 @@ def train(config, workdir: str) -> dict:
         start=first_step,
         threads=config.input.threads,
         workers=config.input.workers,
+        host=jax.process_index(),
+        hosts=jax.process_count(),
     )
-    with ProgressLine(first_step, config.steps, config.input.batch_size, writer.seconds_before) as progress:
-        checked = first_step
-        batch = sharding.put_batch(next(batches), mesh) if first_step < config.steps else None
+    progress = ProgressLine(first_step, config.steps, config.input.batch_size, writer.seconds_before, silent=not speaks)
+    stop.leave()  # compiling takes long
+    if first_step < config.steps:
+        batch = sharding.put_batch(next(batches), mesh)
+        flops, train_step = compilation.compile_step(train_step, state, batch, config)
+        distributed.wait_for_all("the first step", timeout)
+    losses = FiniteLoss(
+        directory,
+        lambda step: start.sample_ids(mixture.visits(), config.input.batch_size, step),
+        silent=not speaks,
+    )
+    tracer = watch.Tracer(directory / "profile", config.profile_steps if speaks else ())
+    writers = [each for each in (checkpointer, best) if each]
+    with finished_on_error(*writers), progress, tracer:
+        stops = stop.reached(first_step)
+        progress.pause()
+        try:
+            evaluate_due(first_step)  # what a signal broke off
+        except StoppedBySignal:
+            stops = True
+        progress.resume()
+        times, saved_at = watch.StepTimes(), time.perf_counter()
+        logged = first_step
         for step in range(first_step + 1, config.steps + 1):
+            if stops:
+                break
+            tracer.before(step)
             state, terms = train_step(state, batch)
-            if step < config.steps:  # while the device works
-                batch = sharding.put_batch(next(batches), mesh)
-            last = step == config.steps
+            last, stops = step == config.steps, stop.reached(step)
+            if not last and not stops:  # while the device works
+                with times.of(watch.DATA):
+                    batch = sharding.put_batch(next(batches), mesh)
+            for each in writers:
+                each.check()
+            losses.add(step, terms)
+            tracer.after(step, terms)
             logs, saves = (last or step % every == 0 for every in (config.log_every, config.checkpoint_every))
-            logs = logs or saves  # the line says the seconds to a run that goes on from here
+            if logs and config.checkpoint_minutes:
+                saves |= distributed.agreed(time.perf_counter() - saved_at > 60 * config.checkpoint_minutes)
+            saves |= stops
+            logs |= saves  # the line says the seconds to a run that goes on from here
+            judges = not last and any(entry.every and step % entry.every == 0 for entry in config.evals.values())
+            if logs or judges:
+                values = losses.look()
             if logs:
-                values = {f"train/{key}": float(value) for key, value in jax.device_get(terms).items()}
-                if not all(math.isfinite(value) for value in values.values()):
-                    checkpointer.close()
-                    raise FloatingPointError(
-                        f"the loss is {values['train/loss']}, the gradient's norm {values['train/grad_norm']}, since a "
-                        f"step between {checked + 1} and {step}; nothing was saved since; lower optim.learning_rate"
-                    )
-                checked = step
-                values["train/learning_rate"] = float(schedule(step - 1))
+                values |= optim.learning_rates(float(schedule(step - 1)), config.optim.lr_scales)
                 values["train/images_per_s"] = progress.update(step, values["train/loss"])
                 values[SECONDS] = round(progress.seconds, 3)
-                writer.write(step, values)
-            due = [name for name, entry in config.evals.items() if entry.every and step % entry.every == 0 and not last]
-            if due:
-                jax.block_until_ready(state.step)  # the steps are training still
+                values |= watch.speed(values["train/images_per_s"], flops, config.dtype) | watch.device_memory()
+                writer.write(step, values | times.report(step - logged))
+                logged = step
             progress.pause()
-            for name in due:
-                score = evaluate(name)["all"]
-                found = f"oIoU {score['oiou']:.4f}  mIoU {score['miou']:.4f}{verdict.note()}"
-                print(f"step {step}: {name} {found}", flush=True)
+            try:
+                with times.of(watch.EVALUATION):
+                    evaluate_due(step)
+            except StoppedBySignal:
+                stops = saves = True
             if saves:  # after the evaluations: a run killed during one makes it again
-                checkpointer.save(state)
+                with times.of(watch.CHECKPOINT):
+                    checkpointer.save(state)
+                saved_at = time.perf_counter()
             progress.resume()
 
-    # ---- The end -----------------------------------------------------------------------------------------
+        # ---- The end -------------------------------------------------------------------------------------
+        if not stops:
+            try:
+                results = {
+                    name: {"honest": evaluate(name), **verdict.mark(name)}
+                    | ({"shuffled": evaluate(name, shuffled=True)} if entry.shuffled else {})
+                    for name, entry in config.evals.items()
+                }
+            except StoppedBySignal:
+                stops = True
+        for each in (*writers, writer):
+            each.close()
+    distributed.wait_for_all("the end", timeout)
+    if stops:
+        raise StoppedBySignal(f"saved at step {int(state.step)} of {config.steps}; the same command goes on from there")
     summary = {
         "steps": config.steps,
         "parameters": count,
         **verdict.mark(),
         "training_seconds": round(progress.seconds, 1),
-        "evals": {
-            name: {"honest": evaluate(name), **verdict.mark(name)}
-            | ({"shuffled": evaluate(name, shuffled=True)} if entry.shuffled else {})
-            for name, entry in config.evals.items()
-        },
+        "evals": results,
+        "total_seconds": round(time.perf_counter() - started, 1),
     }
-    checkpointer.close()
-    writer.close()
-    summary["total_seconds"] = round(time.perf_counter() - started, 1)
-    write_json(directory / "summary.json", report.without_nan(summary))
-    report.print_summary(summary)
-    print(f"written to {directory}")
+    if speaks:
+        write_json(directory / "summary.json", report.without_nan(summary))
+        report.print_summary(summary)
+    say(f"written to {workdir}")
     return summary
-
-
-def _parts_to_train_on(config, evaluated: dict) -> tuple:
-    """Opens the training sources and leaves out what is in a benchmark.
-
-    Args:
-        config: see `config.base_config`.
-        evaluated: the sources of the evaluations by name.
-
-    Returns:
-        The parts of the mixture, the firewall's verdict, and the whole sources by name.
-    """
-    from unilseg_jax.input_pipeline import leakage
-    from unilseg_jax.input_pipeline.loader import make_parts, make_source
-    from unilseg_jax.input_pipeline.sources import TripletSource
-
-    parts = make_parts(config.input.sources)
-    benchmarks = evaluated | {name: make_source(entry) for name, entry in config.firewall.benchmarks.items()}
-    trained_on = {part.name: part.source for part in parts}
-    verdict = leakage.check(leakage.indices(trained_on), leakage.indices(benchmarks), config.firewall.mode)
-    for place, part in enumerate(parts):
-        kept = verdict.kept[part.name]
-        if kept is not None:
-            assert isinstance(part.source, TripletSource)
-            parts[place] = dataclasses.replace(part, source=part.source.select(kept))
-    return parts, verdict, trained_on
-
-
-def _check_directory(directory: Path, config) -> None:
-    """Refuses a run's directory that this config cannot go on with; other samples would be another run.
-
-    Raises:
-        UserError: the directory is a file, or its run has other data, another model or another seed.
-    """
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f"--workdir {str(directory)!r} is a file; name a directory")
-    file = directory / "config.json"
-    if not file.exists():
-        return
-    try:
-        before = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{str(file)!r} is damaged: {error}; delete it or name another workdir") from None
-    now = json.loads(config.to_json_best_effort())
-    for config_input in (before.get("input", {}), now["input"]):
-        for key in ("threads", "workers"):  # these do not change what is read
-            config_input.pop(key, None)
-    other = [key for key in ("seed", "model", "dtype", "input", "optim", "loss") if before.get(key) != now[key]]
-    if other:
-        raise UserError(
-            f"{str(directory)!r} holds a run with another config.{other[0]}; name another workdir, or run it as "
-            f"{str(file)!r} says"
-        )
 
 
 if __name__ == "__main__":

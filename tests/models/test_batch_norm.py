@@ -89,6 +89,45 @@ def test_eight_devices_are_one():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, wanted)
 
 
+def test_parts_of_the_batch_are_normalised_apart():
+    x = random_array((4, 3, 5)) + jnp.arange(4.0)[:, None, None]
+    variables = random_variables(BatchNorm(), x, train=True)
+    found, updated = BatchNorm(2).apply(variables, x, train=True, mutable="batch_stats")
+    parts = [BatchNorm().apply(variables, x[at : at + 2], train=True, mutable="batch_stats") for at in (0, 2)]
+    np.testing.assert_allclose(found, jnp.concatenate([part[0] for part in parts]), atol=1e-6)
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, parts[0][1], parts[1][1])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), updated, mean)
+    whole, _ = BatchNorm().apply(variables, x, train=True, mutable="batch_stats")
+    assert np.abs(found - whole).max() > 0.1
+
+
+def test_devices_with_statistics_of_their_own_do_not_talk():
+    x = random_array((8, 4, 5))
+    variables = random_variables(BatchNorm(), x, train=True)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    split = NamedSharding(mesh, PartitionSpec("data"))
+
+    def program(groups):
+        layer = BatchNorm(groups)
+        run = jax.jit(
+            lambda x: layer.apply(variables, x, train=True, mutable="batch_stats")[0],
+            in_shardings=split,
+            out_shardings=split,
+        )
+        return run.lower(x).compile().as_text()
+
+    assert "all-reduce" in program(1)
+    assert not any(word in program(8) for word in ("all-reduce", "all-gather", "all-to-all", "collective-permute"))
+
+
+def test_frozen_statistics_are_taken_in_training_and_stay():
+    x = random_array((4, 3, 5))
+    variables = random_variables(BatchNorm(), x, train=True)
+    found, updated = BatchNorm(0).apply(variables, x, train=True, mutable="batch_stats")
+    np.testing.assert_array_equal(found, BatchNorm().apply(variables, x, train=False))
+    jax.tree.map(np.testing.assert_array_equal, updated["batch_stats"], variables["batch_stats"])
+
+
 @pytest.mark.torch
 def test_a_step_of_training_is_torch_s():
     torch = pytest.importorskip("torch")

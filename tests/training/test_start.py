@@ -35,8 +35,9 @@ def fresh(pretrained):
 
 def test_from_scratch_the_fresh_variables_stay(pretrained):
     variables = fresh(pretrained)
-    found, carried, _ = first_weights(variables, pretrained.architecture)
+    found, carried, notes = first_weights(variables, pretrained.architecture)
     assert carried == {}
+    assert notes == ["all weights from scratch: config.init names none"]
     assert jax.tree.structure(found) == jax.tree.structure(variables)
     assert not any(leaf.any() for leaf in jax.tree.leaves(found))
 

@@ -28,3 +28,15 @@ def test_variables_are_float32_and_plain_dictionaries():
     assert variables.keys() == {"params", "batch_stats"}
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     assert type(variables["params"]["image_encoder"]) is dict
+
+
+def test_a_moving_average_starts_as_a_copy_and_is_what_predicts():
+    variables = {"params": {"kernel": jnp.ones((2, 3))}, "batch_stats": {"mean": jnp.full(3, 2.0)}}
+    plain, averaged = (init_state(variables, optax.adam(1e-3), ema=ema) for ema in (False, True))
+    assert plain.ema is None
+    assert plain.best_variables == plain.variables
+    assert plain.variables["params"] is variables["params"]
+    jax.tree.map(np.testing.assert_array_equal, averaged.ema, variables)
+    # A step gives its arguments up: the average must not be the same array.
+    assert averaged.ema["params"]["kernel"] is not averaged.params["kernel"]
+    assert averaged.best_variables is averaged.ema

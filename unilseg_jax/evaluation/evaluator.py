@@ -134,6 +134,11 @@ class Evaluator:
                 yield triplet, number, prediction
 
     def run(self, predict: PredictFn, keep: int = 0) -> tuple[dict, list[Example]]:
+        """Judges every phrase; see `count` and `summarise`."""
+        counts, examples = self.count(predict, keep)
+        return summarise(counts), examples
+
+    def count(self, predict: PredictFn, keep: int = 0) -> tuple["Counts", list[Example]]:
         """Judges every phrase.
 
         Args:
@@ -141,20 +146,18 @@ class Evaluator:
             keep: how many pictures' phrases to return for drawing.
 
         Returns:
-            `{"all": …, "kinds": {kind: …}}` with the numbers of `ReferringMetric.compute` and `nothing_found`
-            (share of empty predictions); and the examples of the first `keep` pictures.
+            What was counted, and the examples of the first `keep` pictures.
         """
-        totals: dict[str, ReferringMetric] = {}
-        empty: dict[str, list[bool]] = {}
+        counts: Counts = {}
         examples: list[Example] = []
         kept: set[str] = set()
         batch: list = []
 
         def flush():
             for triplet, number, prediction in self._judge(predict, batch):
-                kind = triplet.kinds[number]
-                iou = totals.setdefault(kind, ReferringMetric()).update(prediction, triplet.mask(number) > 0)
-                empty.setdefault(kind, []).append(not prediction.any())
+                metric, empty = counts.setdefault(triplet.kinds[number], (ReferringMetric(), []))
+                iou = metric.update(prediction, triplet.mask(number) > 0)
+                empty.append(not prediction.any())
                 if len(kept) < keep or triplet.image_id in kept:
                     kept.add(triplet.image_id)
                     examples.append(Example(triplet=triplet, phrase=number, prediction=prediction, iou=iou))
@@ -166,13 +169,25 @@ class Evaluator:
                 flush()
         if batch:
             flush()
-        everything = functools.reduce(ReferringMetric.merge, totals.values(), ReferringMetric())
-        kinds = {
-            kind: {**metric.compute(), "nothing_found": float(np.mean(empty[kind]))}
-            for kind, metric in sorted(totals.items())
-        }
-        found = [flag for flags in empty.values() for flag in flags]
-        return {
-            "all": {**everything.compute(), "nothing_found": float(np.mean(found))},
-            "kinds": kinds,
-        }, examples
+        return counts, examples
+
+
+Counts = dict[str, tuple[ReferringMetric, list[bool]]]
+"""For each kind of phrase its samples, and for each of them whether nothing was found. Those of several processes are
+added up by appending."""
+
+
+def summarise(counts: Counts) -> dict:
+    """Returns `{"all": …, "kinds": {kind: …}}` with the numbers of `ReferringMetric.compute` and `nothing_found`.
+
+    `nothing_found` is the share of empty predictions.
+    """
+
+    def numbers(metric: ReferringMetric, empty: list[bool]) -> dict:
+        return {**metric.compute(), "nothing_found": float(np.mean(empty))}
+
+    everything = functools.reduce(ReferringMetric.merge, (metric for metric, _ in counts.values()), ReferringMetric())
+    return {
+        "all": numbers(everything, [flag for _, empty in counts.values() for flag in empty]),
+        "kinds": {kind: numbers(*count) for kind, count in sorted(counts.items())},
+    }

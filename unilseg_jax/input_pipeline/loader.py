@@ -4,6 +4,8 @@ import dataclasses
 import difflib
 import itertools
 import math
+import re
+import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +16,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from unilseg_jax.errors import UserError
+from unilseg_jax.errors import ExternalError, UserError
 from unilseg_jax.input_pipeline.catalogue import builder_names
 from unilseg_jax.input_pipeline.mixture import Part
 from unilseg_jax.input_pipeline.scenes import SceneSource
@@ -157,8 +159,12 @@ class _Runs:
 
 
 def _start_worker(number: int, count: int) -> None:
-    """Prepares a worker process: pictures are made in parallel, not the rows of one."""
+    """Prepares a worker process: pictures are made in parallel, not the rows of one.
+
+    A signal that asks the run to save may reach all its processes; those that make pictures are needed until then.
+    """
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def training_batches(
@@ -190,6 +196,7 @@ def training_batches(
 
     Raises:
         UserError: the batch does not divide among the hosts.
+        ExternalError: from a batch on, a worker process has ended.
     """
     if batch_size % hosts:
         raise UserError(f"input.batch_size {batch_size} does not divide among {hosts} hosts; make it a multiple")
@@ -208,4 +215,23 @@ def training_batches(
     iterable = iterable.mp_prefetch(
         grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=each), worker_init_fn=_start_worker
     )
-    return iter(iterable.batch(share, drop_remainder=True))
+    return _of_living_workers(iter(iterable.batch(share, drop_remainder=True)))
+
+
+def _of_living_workers(batches: Iterator[dict[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+    """Yields what worker processes make.
+
+    Raises:
+        ExternalError: one of them has ended.
+    """
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if "terminated unexpectedly" not in str(error):  # grain's words
+            raise
+        code = re.search(r"exit code (-?\d+)", str(error))
+        raise ExternalError(
+            f"a worker process that makes pictures ended by itself (exit code {code[1] if code else 'unknown'}; -9: "
+            "killed, often for want of memory); set config.input.workers lower or make room, then start the same "
+            "command again, it goes on from the last checkpoint"
+        ) from None

@@ -8,6 +8,12 @@ HEADS = 8
 """Heads of every attention outside the two encoders."""
 TEXT_HEAD_WIDTH = 64
 """Width of a head of the text encoder."""
+REMATS = ("none", "blocks", "full")
+"""What the backward pass computes again instead of keeping it: nothing; the blocks of the encoders, of the vision and
+of the language path; also Pre-Fusion and the convolutions."""
+BATCH_NORMS = ("global", "local", "frozen")
+"""Where batch norm's statistics come from in training: the whole batch, each device's share of it, or the running ones
+(scale and bias still learn)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from unilseg_jax.models.architecture import TEXT_HEAD_WIDTH, Architecture
-from unilseg_jax.models.layers import MultiHeadAttention, layer_norm
+from unilseg_jax.models.layers import MultiHeadAttention, apply_block, layer_norm
 
 
 def quick_gelu(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
@@ -41,6 +41,7 @@ class ClipText(nn.Module):
 
     architecture: Architecture
     dtype: DTypeLike = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, tokens: Int[Array, "b l"]) -> tuple[Float[Array, "b l d"], Float[Array, "b s"]]:
@@ -60,7 +61,8 @@ class ClipText(nn.Module):
         positions = self.param("positional_embedding", nn.initializers.normal(0.01), (sizes.context_length, width))
         x = (embedding(tokens) + positions[None, : tokens.shape[1]]).astype(self.dtype)
         for index in range(sizes.text_layers):
-            x = TextBlock(self.dtype, name=f"resblocks_{index}")(x)
+            block = TextBlock(self.dtype, name=f"resblocks_{index}")
+            x = apply_block(block, x, recompute=self.remat != "none")
         words = layer_norm("ln_final")(x).astype(self.dtype)
         projection = self.param("text_projection", nn.initializers.normal(width**-0.5), (width, sizes.sentence_width))
         # End of text has the greatest id of the vocabulary.

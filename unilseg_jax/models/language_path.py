@@ -16,6 +16,7 @@ from unilseg_jax.models.layers import (
     ConvNormRelu,
     FeedForward,
     MultiHeadAttention,
+    apply_block,
     layer_norm,
     xavier,
 )
@@ -57,6 +58,8 @@ class LanguagePath(nn.Module):
 
     architecture: Architecture
     dtype: DTypeLike = jnp.float32
+    remat: str = "none"
+    norm_groups: int = 1
 
     @nn.compact
     def __call__(
@@ -77,16 +80,18 @@ class LanguagePath(nn.Module):
             The query after every decoder layer, normed; the last is the prediction's.
         """
         sizes, dtype = self.architecture, self.dtype
-        memory = ConvNormRelu(sizes.query_width, 3, dtype, name="visual_proj")(coarsest, train=train)
+        projection = ConvNormRelu(sizes.query_width, 3, dtype, self.norm_groups, name="visual_proj")
+        memory = apply_block(projection, coarsest, recompute=self.remat == "full", train=train)
         height, width = memory.shape[2:4]
         memory = memory.reshape(*memory.shape[:2], height * width, sizes.query_width)
         position = jnp.asarray(sine_positions_2d(height, width, sizes.query_width), dtype)[None, None]
         query = nn.Dense(sizes.query_width, use_bias=False, dtype=dtype, kernel_init=xavier, name="text_proj")(sentence)
-        query = nn.relu(BatchNorm(name="text_proj_norm")(query, train=train)).astype(dtype)[:, :, None]
+        query = nn.relu(BatchNorm(self.norm_groups, name="text_proj_norm")(query, train=train)).astype(dtype)[
+            :, :, None
+        ]
         content, final_norm, queries = jnp.zeros_like(query), layer_norm("norm"), []
         for index in range(sizes.query_layers):
-            content = QueryLayer(sizes.ffn_width, sizes.dropout, dtype, name=f"layers_{index}")(
-                content, query, memory, position, train=train
-            )
+            layer = QueryLayer(sizes.ffn_width, sizes.dropout, dtype, name=f"layers_{index}")
+            content = apply_block(layer, content, query, memory, position, recompute=self.remat != "none", train=train)
             queries.append(final_norm(content)[:, :, 0].astype(dtype))
         return jnp.stack(queries)

@@ -4,6 +4,8 @@ Parameters are float32; `dtype` is what matrix products and convolutions compute
 always float32. Arrays carry any leading axes; images and prompts are usually `b p`.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -23,12 +25,33 @@ def layer_norm(name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=NORM_EPS, dtype=jnp.float32, use_fast_variance=False, name=name)
 
 
+def apply_block(block: nn.Module, *arrays: Any, recompute: bool, **options: Any) -> Any:
+    """Returns what `block` makes of `arrays`.
+
+    Args:
+        block: a submodule of the caller.
+        *arrays: arrays, or lists of them.
+        recompute: keep only `arrays` for the backward pass and compute there again what lies between.
+        **options: what is not an array, such as `train`.
+    """
+    if not recompute:
+        return block(*arrays, **options)
+    return nn.remat(lambda block, *arrays: block(*arrays, **options))(block, *arrays)
+
+
 class BatchNorm(nn.Module):
     """Batch norm over all axes but the last, in float32, keeping PyTorch's running statistics.
 
     Differs from Flax's: the running variance is unbiased (n - 1), as in PyTorch. Under `jit` over a sharded
     batch the statistics are those of the global batch.
+
+    Attributes:
+        groups: equal parts of the batch, in its order, each of which is normalised by its own statistics; the running
+            ones take their mean. With as many as there are devices, each device has its own. 0: the running ones are
+            used in training too, and stay.
     """
+
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"], *, train: bool) -> Float[Array, "*b c"]:
@@ -38,19 +61,21 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, channels)
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
-        flat = x.reshape(-1, *channels).astype(jnp.float32)
-        if train:
-            count = flat.shape[0]
-            now_mean = flat.mean(axis=0, keepdims=True)
-            now_var = jnp.square(flat - now_mean).mean(axis=0, keepdims=True)
+        parts = (self.groups,) if train and self.groups > 1 else ()
+        flat = x.reshape(*parts, -1, *channels).astype(jnp.float32)
+        if train and self.groups:
+            count = flat.shape[-2]
+            now_mean = flat.mean(axis=-2, keepdims=True)
+            now_var = jnp.square(flat - now_mean).mean(axis=-2, keepdims=True)
             if not self.is_initializing():
                 keep, unbiased = BATCH_NORM_DECAY, now_var * (count / max(count - 1, 1))
-                mean.value = keep * mean.value + (1 - keep) * now_mean[0]
-                var.value = keep * var.value + (1 - keep) * unbiased[0]
+                for running, now in ((mean, now_mean), (var, unbiased)):
+                    now = now.mean(axis=0) if parts else now
+                    running.value = keep * running.value + (1 - keep) * now[0]
         else:
             now_mean, now_var = mean.value[None], var.value[None]
-        factor = scale[None] * jax.lax.rsqrt(now_var + NORM_EPS)
-        return ((flat - now_mean) * factor + bias[None]).reshape(x.shape)
+        scale, bias = (x.reshape(*[1] * (flat.ndim - 1), *channels) for x in (scale, bias))
+        return ((flat - now_mean) * (scale * jax.lax.rsqrt(now_var + NORM_EPS)) + bias).reshape(x.shape)
 
 
 class ConvNormRelu(nn.Module):
@@ -59,6 +84,7 @@ class ConvNormRelu(nn.Module):
     features: int
     kernel_size: int = 3
     dtype: DTypeLike = jnp.float32
+    norm_groups: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b h w c"], *, train: bool) -> Float[Array, "*b h w c2"]:
@@ -74,7 +100,7 @@ class ConvNormRelu(nn.Module):
             flat = jax.lax.conv_general_dilated(
                 flat.astype(self.dtype), kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
             )
-        flat = nn.relu(BatchNorm(name="norm")(flat, train=train)).astype(self.dtype)
+        flat = nn.relu(BatchNorm(self.norm_groups, name="norm")(flat, train=train)).astype(self.dtype)
         return flat.reshape(*x.shape[:-1], self.features)
 
 

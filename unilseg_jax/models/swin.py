@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from unilseg_jax.models.architecture import Architecture
-from unilseg_jax.models.layers import StochasticDepth, layer_norm, small_normal
+from unilseg_jax.models.layers import StochasticDepth, apply_block, layer_norm, small_normal
 from unilseg_jax.ops import windows
 
 
@@ -105,6 +105,7 @@ class Swin(nn.Module):
 
     architecture: Architecture
     dtype: DTypeLike = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"], *, train: bool = False) -> list[Float[Array, "b _h _w _c"]]:
@@ -133,14 +134,15 @@ class Swin(nn.Module):
         maps, block = [], 0
         for level, (depth, heads) in enumerate(zip(sizes.depths, sizes.num_heads, strict=True)):
             for index in range(depth):
-                x = SwinBlock(
+                swin_block = SwinBlock(
                     heads,
                     sizes.window_size,
                     index % 2 == 1,
                     rates[block],
                     self.dtype,
                     name=f"layers_{level}_blocks_{index}",
-                )(x, train=train)
+                )
+                x = apply_block(swin_block, x, recompute=self.remat != "none", train=train)
                 block += 1
             # A copy is normed; the next level takes the map before the norm.
             maps.append(layer_norm(f"norm{level}")(x).astype(self.dtype))

@@ -18,7 +18,7 @@ from unilseg_jax import shapes
 from unilseg_jax.models.architecture import Architecture
 from unilseg_jax.models.clip_text import ClipText
 from unilseg_jax.models.language_path import LanguagePath
-from unilseg_jax.models.layers import xavier
+from unilseg_jax.models.layers import apply_block, xavier
 from unilseg_jax.models.prefusion import PreFusion
 from unilseg_jax.models.swin import Swin
 from unilseg_jax.models.vision_path import VisionPath
@@ -65,21 +65,25 @@ class UniLSeg(nn.Module):
         architecture: the sizes and the switches of Table 8.
         dtype: of matrix products and convolutions, whose factors are not rounded further; parameters, norms, softmax
             and logits are float32.
+        remat: what the backward pass computes again to save memory, one of `architecture.REMATS`.
+        norm_groups: see `layers.BatchNorm`.
     """
 
     architecture: Architecture
     dtype: DTypeLike = jnp.float32
+    remat: str = "none"
+    norm_groups: int = 1
 
     def setup(self):
         """Names the boxes."""
         sizes = self.architecture
-        self.image_encoder = Swin(sizes, self.dtype)
-        self.text_encoder = ClipText(sizes, self.dtype)
+        self.image_encoder = Swin(sizes, self.dtype, self.remat)
+        self.text_encoder = ClipText(sizes, self.dtype, self.remat)
         if sizes.pre_fusion:
             self.prefusion = PreFusion(sizes.dropout, self.dtype)
-        self.vision_path = VisionPath(sizes, self.dtype)
+        self.vision_path = VisionPath(sizes, self.dtype, self.remat, self.norm_groups)
         if sizes.language_path:
-            self.language_path = LanguagePath(sizes, self.dtype)
+            self.language_path = LanguagePath(sizes, self.dtype, self.remat, self.norm_groups)
         else:
             self.sentence_proj = nn.Dense(sizes.query_width, dtype=self.dtype, kernel_init=xavier)
 
@@ -114,7 +118,7 @@ class UniLSeg(nn.Module):
         is_word = tokens != 0
         fused = [x[:, None] for x in maps]
         if self.architecture.pre_fusion:
-            fused = self.prefusion(fused, words, is_word, train=train)
+            fused = apply_block(self.prefusion, fused, words, is_word, recompute=self.remat == "full", train=train)
         mask_features, levels = self.vision_path(fused, words, is_word, train=train)
         if self.architecture.language_path:
             queries = self.language_path(fused[3], sentence, train=train)

@@ -11,7 +11,14 @@ from jaxtyping import Array, Bool, Float
 
 from unilseg_jax import shapes
 from unilseg_jax.models.architecture import HEADS, Architecture
-from unilseg_jax.models.layers import AddAndNorm, ConvNormRelu, FeedForward, MultiHeadAttention, attend_to_words
+from unilseg_jax.models.layers import (
+    AddAndNorm,
+    ConvNormRelu,
+    FeedForward,
+    MultiHeadAttention,
+    apply_block,
+    attend_to_words,
+)
 from unilseg_jax.ops.positions import sine_positions_1d, sine_positions_2d
 from unilseg_jax.ops.resize import resize_bilinear
 
@@ -77,6 +84,8 @@ class VisionPath(nn.Module):
 
     architecture: Architecture
     dtype: DTypeLike = jnp.float32
+    remat: str = "none"
+    norm_groups: int = 1
 
     @nn.compact
     def __call__(
@@ -100,17 +109,21 @@ class VisionPath(nn.Module):
         """
         sizes, dtype = self.architecture, self.dtype
         outputs, coarser = {}, None
+
+        def convolve(x: Array, width: int, kernel_size: int, name: str) -> Array:
+            block = ConvNormRelu(width, kernel_size, dtype, self.norm_groups, name=name)
+            return apply_block(block, x, recompute=self.remat == "full", train=train)
+
         for level in (4, 3, 2, 1):
-            x = ConvNormRelu(sizes.text_width, 1, dtype, name=f"adapter_{level}")(maps[level - 1], train=train)
+            x = convolve(maps[level - 1], sizes.text_width, 1, f"adapter_{level}")
             if sizes.vision_path:
                 x = jnp.broadcast_to(x, (*words.shape[:2], *x.shape[2:]))
-                x = MultiModalBlock(level, sizes.ffn_width, sizes.dropout, dtype, name=f"block_{level}")(
-                    x, words, is_word, train=train
-                )
+                block = MultiModalBlock(level, sizes.ffn_width, sizes.dropout, dtype, name=f"block_{level}")
+                x = apply_block(block, x, words, is_word, recompute=self.remat != "none", train=train)
             if coarser is not None:
                 flat = coarser.reshape(-1, *coarser.shape[2:])
                 x = x + resize_bilinear(flat, x.shape[2:4]).reshape(x.shape)
-            coarser = ConvNormRelu(sizes.text_width, 3, dtype, name=f"output_{level}")(x, train=train)
+            coarser = convolve(x, sizes.text_width, 3, f"output_{level}")
             outputs[level] = coarser
-        mask_features = ConvNormRelu(sizes.query_width, 3, dtype, name="mask_features")(coarser, train=train)
+        mask_features = convolve(coarser, sizes.query_width, 3, "mask_features")
         return mask_features, [outputs[level] for level in (1, 2, 3, 4)]

@@ -3,27 +3,34 @@
 A model's directory, be it a run or a converted file, holds
 
     model.json             the architecture and the input size
-    checkpoints/<step>/    Orbax: `variables` (params, batch_stats) and, for a run, `optimizer`
+    checkpoints/<step>/    Orbax: `variables` (params, batch_stats) and, for a run, `optimizer` and `ema`, if it has one
     carried.safetensors    tensors of the released layout that nothing computes with, if there were any
+
+and a run's `best/` is such a directory again. Orbax writes under another name and renames at the end, so that what is
+cut short is never taken for a checkpoint.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from safetensors.numpy import load_file, save_file
 
-from unilseg_jax.errors import UserError, reason_of
+from unilseg_jax.errors import ExternalError, UserError, reason_of
 from unilseg_jax.interop.differences import variable_differences
 from unilseg_jax.interop.output import check_new_folder, written_whole
 from unilseg_jax.interop.pretrained import Pretrained
 from unilseg_jax.models.architecture import Architecture
+from unilseg_jax.training import distributed
 from unilseg_jax.training.silence import raised_only
 from unilseg_jax.training.state import TrainState
 
@@ -57,7 +64,7 @@ def write_carried(directory: Path, carried: dict[str, np.ndarray]) -> None:
 
 
 class Checkpointer:
-    """The checkpoints of one run.
+    """The checkpoints of one run; with several processes all of them call everything.
 
     Args:
         directory: the run's directory.
@@ -65,8 +72,7 @@ class Checkpointer:
     """
 
     def __init__(self, directory: Path, keep: int = 2):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager((Path(directory) / CHECKPOINTS).absolute(), options=options)
+        self._manager = make_manager(Path(directory) / CHECKPOINTS, keep)
 
     @property
     def started(self) -> bool:
@@ -74,54 +80,176 @@ class Checkpointer:
         return self._manager.latest_step() is not None
 
     def save(self, state: TrainState) -> None:
-        """Starts to write `state` under its step; returns while the disk still works."""
-        step = int(state.step)
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        optimizer = {"opt_state": state.opt_state}
-        if step not in self._manager.all_steps():
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    variables=ocp.args.StandardSave(variables), optimizer=ocp.args.StandardSave(optimizer)
-                ),
-            )
+        """Starts to write `state` under its step; returns while the disk still works.
 
-    def restore_latest(self, state: TrainState) -> TrainState:
-        """Returns the newest checkpoint with the shapes, types and shardings of `state`; `state` if there is none."""
-        step = self._manager.latest_step()
-        if step is None:
-            return state
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, (variables, {"opt_state": state.opt_state}))
-        try:
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    variables=ocp.args.StandardRestore(wanted[0]),
-                    optimizer=ocp.args.StandardRestore(wanted[1]),
-                ),
-            )
-        except Exception as error:  # Orbax and its storage raise many kinds
+        Raises:
+            ExternalError: it, or the one before, cannot be written.
+        """
+        step = int(state.step)
+        items = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
+        if step not in self._manager.all_steps():
+            with writing(self._manager):
+                self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def restore_latest(self, state: TrainState, warn: Callable[[str], None] = print) -> TrainState:
+        """Returns the newest checkpoint that can be read; `state` if there is none at all.
+
+        Where an older one can be read by all processes and a newer one cannot, the newer one is damaged: it is renamed,
+        and its steps are taken again.
+
+        Args:
+            state: has the shapes, types and shardings that are wanted.
+            warn: takes a line for each damaged checkpoint.
+
+        Raises:
+            UserError: there are checkpoints, and none can be read.
+        """
+        errors: dict[int, Exception] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                restored = self._restore(step, state)
+                found: Exception | None = None
+            except Exception as error:  # Orbax and its storage raise many kinds
+                restored, found = state, error
+            if not distributed.all_say(found is None):
+                errors[step] = found or ExternalError("another process cannot read it")
+                continue
+            for damaged, error in errors.items():
+                warn(
+                    f"warning: the checkpoint of step {damaged} is damaged and is called {_put_aside(damaged)} now; "
+                    f"going on from step {step}: {_first_line(error)}"
+                )
+                self._put_aside(damaged)
+            return restored
+        if errors:
+            step, error = next(iter(errors.items()))
             raise UserError(
                 f"the checkpoint of step {step} does not fit this config (another model or optimiser?) or is damaged; "
                 f"use the run's own config, delete that step, or name another workdir: {_first_line(error)}"
             ) from error
-        variables = restored["variables"]
+        return state
+
+    def _put_aside(self, step: int) -> None:
+        """Gives a checkpoint a name under which nobody looks for it."""
+        if jax.process_index() == 0:
+            folder = Path(self._manager.directory)
+            (folder / str(step)).replace(folder / _put_aside(step))
+        distributed.agreed(True)  # the others wait for it
+        self._manager.reload()
+
+    def _restore(self, step: int, state: TrainState) -> TrainState:
+        items = {
+            name: ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, tree))
+            for name, tree in _items(state).items()
+        }
+        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         return state.replace(
             step=jax.device_put(np.int32(step), state.step.sharding),
-            params=variables["params"],
-            batch_stats=variables["batch_stats"],
             opt_state=restored["optimizer"]["opt_state"],
+            ema=restored["ema"] if state.ema is not None else None,
+            **restored["variables"],
         )
 
+    def check(self) -> None:
+        """Looks whether the writing thread has failed; waits for nothing.
+
+        Raises:
+            ExternalError: it has.
+        """
+        check(self._manager)
+
     def wait(self) -> None:
-        """Waits until everything is on disk; raises what the writing thread met."""
-        self._manager.wait_until_finished()
+        """Waits until everything is on disk.
+
+        Raises:
+            ExternalError: it cannot be written.
+        """
+        with writing(self._manager):
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits and lets go of the directory."""
+        """Waits and lets go of the directory; raises as `wait`."""
         self.wait()
         self._manager.close()
+
+
+def _put_aside(step: int) -> str:
+    return f"damaged-{step}"
+
+
+def _items(state: TrainState) -> dict[str, dict]:
+    """Returns what a checkpoint of a run holds, by the names of its folders."""
+    items = {"variables": state.variables, "optimizer": {"opt_state": state.opt_state}}
+    return items if state.ema is None else {**items, "ema": state.ema}
+
+
+def make_manager(directory: Path, keep: int) -> ocp.CheckpointManager:
+    """Returns Orbax's manager of a folder of checkpoints, which is made if missing; it writes in another thread.
+
+    Args:
+        directory: with a folder for each step.
+        keep: how many of the newest stay.
+    """
+    processes = ocp.options.MultiprocessingOptions()
+    if jax.process_count() > 1:
+        # Where the processes are named, Orbax's threads wait for one another through JAX's coordinator. Otherwise they
+        # do so by a computation on the devices, which comes between those of the training in another order in each
+        # process: all of them would wait for ever.
+        processes = ocp.options.MultiprocessingOptions(
+            active_processes=set(range(jax.process_count())), barrier_sync_key_prefix=directory.parent.name
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        enable_async_checkpointing=True,
+        create=False,
+        cleanup_tmp_directories=True,
+        multiprocessing_options=processes,
+    )
+    return ocp.CheckpointManager(directory.absolute(), options=options)
+
+
+def check(manager: ocp.CheckpointManager) -> None:
+    """Raises what a manager's writing thread has met, without waiting for it; see `writing`."""
+    if not manager.is_saving_in_progress():
+        with writing(manager):
+            manager.wait_until_finished()
+
+
+@contextlib.contextmanager
+def writing(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Turns what goes wrong while a checkpoint is written, by this thread or another, into one line.
+
+    Raises:
+        ExternalError: with that line.
+    """
+    try:
+        yield
+    except Exception as error:  # Orbax and its storage raise many kinds
+        kept = ocp.utils.checkpoint_steps(manager.directory)
+        last = f"the one of step {max(kept)} stays" if kept else "there is none yet"
+        raise ExternalError(
+            f"a checkpoint cannot be written ({last}): {_first_line(error)}; mend that and start the same command again"
+        ) from error
+
+
+@contextlib.contextmanager
+def finished_on_error(*writers: Any) -> Iterator[None]:
+    """Lets what is being written come to its end before an error ends the process, which would cut it short.
+
+    Several processes can do so only where the error is that of all of them: a loss that is not finite.
+
+    Args:
+        writers: what has a `close`.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if jax.process_count() == 1 or isinstance(error, FloatingPointError):
+            for writer in writers:
+                with contextlib.suppress(ExternalError):  # it may be what the run ends of
+                    writer.close()
+        raise
 
 
 def save_pretrained(directory: str | os.PathLike, pretrained: Pretrained) -> None:
@@ -142,7 +270,7 @@ def save_pretrained(directory: str | os.PathLike, pretrained: Pretrained) -> Non
 
 
 def load_pretrained(directory: str | os.PathLike, *, with_carried: bool = True) -> Pretrained:
-    """Reads the newest weights of a model directory, as NumPy arrays.
+    """Reads the newest weights of a model directory, as NumPy arrays; the moving average, where a run kept one.
 
     Args:
         directory: of a training run or a converted model.
@@ -163,24 +291,26 @@ def load_pretrained(directory: str | os.PathLike, *, with_carried: bool = True) 
     if not steps:
         raise UserError(f"{str(directory)!r} holds no finished checkpoint yet")
     path, carried_file = root / str(max(steps)), directory / CARRIED_FILE
-    # The optimiser is named so that Orbax does not warn about an item that nobody reads.
+    item = "ema" if (path / "ema").is_dir() else "variables"
+    # All items are named, so that Orbax does not warn of those that nobody reads.
     items = ocp.CompositeCheckpointHandler(
-        variables=ocp.StandardCheckpointHandler(), optimizer=ocp.StandardCheckpointHandler()
+        **{name: ocp.StandardCheckpointHandler() for name in ("variables", "ema", "optimizer")}
     )
     try:
         with ocp.Checkpointer(items) as checkpointer:
-            shapes = checkpointer.metadata(path).item_metadata["variables"]
+            shapes = checkpointer.metadata(path).item_metadata[item]
             target = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-            restored = checkpointer.restore(path, args=ocp.args.Composite(variables=ocp.args.StandardRestore(target)))
+            arguments = ocp.args.Composite(**{item: ocp.args.StandardRestore(target)})
+            restored = checkpointer.restore(path, args=arguments)[item]
         carried = load_file(carried_file) if with_carried and carried_file.exists() else {}
     except Exception as error:  # Orbax, its storage and safetensors raise many kinds
         raise UserError(f"the weights in {str(directory)!r} are damaged or cut short: {_first_line(error)}") from error
-    if lines := variable_differences(architecture, restored["variables"]):
+    if lines := variable_differences(architecture, restored):
         head = f"the weights in {str(directory)!r} are not those of its {MODEL_FILE}; {len(lines)} variables differ"
         raise UserError("\n  ".join([head, *lines]))
     return Pretrained(
         architecture=architecture,
-        variables=jax.tree.map(np.asarray, dict(restored["variables"])),
+        variables=jax.tree.map(np.asarray, dict(restored)),
         input_size=input_size,
         carried=carried,
     )
@@ -191,7 +321,7 @@ def _read_model_file(directory: Path) -> tuple[Architecture, int]:
     file = directory / MODEL_FILE
     try:
         description = json.loads(file.read_text(encoding="utf-8"))
-        sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in _items(description)}
+        sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in _sizes(description)}
         for field in dataclasses.fields(Architecture):
             if field.name in sizes and not _is_like(sizes[field.name], field.default):
                 raise TypeError(f"{field.name} = {sizes[field.name]!r}, wanted something like {field.default!r}")
@@ -212,7 +342,7 @@ def _read_model_file(directory: Path) -> tuple[Architecture, int]:
     return architecture, input_size
 
 
-def _items(description: object) -> Iterable[tuple[str, object]]:
+def _sizes(description: object) -> Iterable[tuple[str, object]]:
     if not isinstance(description, dict) or not isinstance(description["architecture"], dict):
         raise TypeError("wanted a table with a table of sizes as its architecture")
     return description["architecture"].items()
@@ -227,4 +357,7 @@ def _is_like(value: object, example: object) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
+    """Returns what an error says, without what the storage library adds for its makers."""
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    line = re.sub(r" \[(tensorstore_spec|os_error_code|source locations)=.*", "", line)
+    return line if len(line) <= 300 else f"{line[:120]} … {line[-170:]}"

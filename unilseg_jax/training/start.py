@@ -1,14 +1,21 @@
-"""Where a run's first weights come from."""
+"""What a run starts with: a directory, data, first weights."""
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import grain
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline import leakage
+from unilseg_jax.input_pipeline.loader import make_parts, make_source
+from unilseg_jax.input_pipeline.sources import TripletSource
+from unilseg_jax.input_pipeline.triplet import Triplet
+from unilseg_jax.input_pipeline.visits import text_of
 from unilseg_jax.interop.initialise import initialise
 from unilseg_jax.interop.torch_import import load_released
 from unilseg_jax.models.architecture import Architecture
@@ -26,12 +33,15 @@ def check_given(model: str = "", swin: str = "", clip: str = "") -> None:
             raise UserError(f"config.init.{key}: no such file or folder: {path!r}")
 
 
-def weights_of_run(directory: Path, init: Mapping[str, str]) -> tuple[dict[str, str], bool]:
+def weights_of_run(
+    directory: Path, init: Mapping[str, str], say: Callable[[str], None] = print
+) -> tuple[dict[str, str], bool]:
     """Returns what a run's first weights are, and whether it goes on from a checkpoint and needs them no more.
 
     Args:
-        directory: of the run; prints a note if it goes on and was started from other weights than these.
+        directory: of the run.
         init: `config.init`.
+        say: takes a note, if the run goes on and was started from other weights than these.
 
     Returns:
         `config.init` as the run was started with, and whether it goes on.
@@ -47,7 +57,7 @@ def weights_of_run(directory: Path, init: Mapping[str, str]) -> tuple[dict[str, 
     started = {key: before.get(key, value) for key, value in init.items()}
     other = [key for key in init if init[key] != started[key]]
     if other:
-        print(
+        say(
             f"note: {', '.join(f'config.init.{key} = {init[key]!r}' for key in other)} is not read: this run goes "
             f"on from its own checkpoint (it was started with {', '.join(repr(started[key]) for key in other)}); for "
             "other first weights name another workdir"
@@ -79,6 +89,8 @@ def first_weights(
     Raises:
         UserError: a file is missing, unreadable or of another architecture.
     """
+    if not (model or swin or clip):
+        return variables, {}, ["all weights from scratch: config.init names none"]
     if not model:
         variables, notes = initialise(variables, swin=swin or None, clip=clip or None, architecture=architecture)
         return variables, {}, notes
@@ -96,3 +108,65 @@ def first_weights(
             f"as {names[0]}: found {found.get(names[0], 'none')}, wanted {wanted.get(names[0], 'none')}"
         )
     return pretrained.variables, pretrained.carried, [f"all weights from {model}"]
+
+
+def parts_to_train_on(config, evaluated: dict) -> tuple:
+    """Opens the training sources and leaves out what is in a benchmark.
+
+    Args:
+        config: see `config.base_config`.
+        evaluated: the sources of the evaluations by name.
+
+    Returns:
+        The parts of the mixture, the firewall's verdict, and the whole sources by name.
+    """
+    parts = make_parts(config.input.sources)
+    benchmarks = evaluated | {name: make_source(entry) for name, entry in config.firewall.benchmarks.items()}
+    trained_on = {part.name: part.source for part in parts}
+    verdict = leakage.check(leakage.indices(trained_on), leakage.indices(benchmarks), config.firewall.mode)
+    for place, part in enumerate(parts):
+        kept = verdict.kept[part.name]
+        if kept is not None:
+            assert isinstance(part.source, TripletSource)
+            parts[place] = dataclasses.replace(part, source=part.source.select(kept))
+    return parts, verdict, trained_on
+
+
+def check_directory(directory: Path, config) -> None:
+    """Refuses a run's directory that this config cannot go on with; other samples would be another run.
+
+    Raises:
+        UserError: the directory is a file, or its run has other data, another model or another seed.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"--workdir {str(directory)!r} is a file; name a directory")
+    file = directory / "config.json"
+    if not file.exists():
+        return
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{str(file)!r} is damaged: {error}; delete it or name another workdir") from None
+    now = json.loads(config.to_json_best_effort())
+    for config_input in (before.get("input", {}), now["input"]):
+        for key in ("threads", "workers"):  # these do not change what is read
+            config_input.pop(key, None)
+    keys = ("seed", "model", "dtype", "batch_norm", "input", "optim", "loss", "ema")
+    other = [key for key in keys if before.get(key) != now[key]]
+    if other:
+        raise UserError(
+            f"{str(directory)!r} holds a run with another config.{other[0]}; name another workdir, or run it as "
+            f"{str(file)!r} says"
+        )
+
+
+def sample_ids(visits: grain.MapDataset, batch_size: int, step: int) -> list[str]:
+    """Returns the names of the pictures that a step trains on, in their order.
+
+    Args:
+        visits: of the run (`Mixture.visits`).
+        batch_size: of all processes together.
+        step: its number, counted from 1.
+    """
+    pictures = (visits[number].picture for number in range((step - 1) * batch_size, step * batch_size))
+    return [each.image_id if isinstance(each, Triplet) else text_of(each["image_id"]) for each in pictures]

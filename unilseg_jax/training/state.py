@@ -6,7 +6,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
 
 from unilseg_jax import shapes
 from unilseg_jax.models.unilseg import UniLSeg
@@ -21,12 +20,25 @@ class TrainState:
         params: float32 parameters.
         batch_stats: running means and variances of the batch norms.
         opt_state: the optimiser's.
+        ema: moving average of `params` and `batch_stats`, a dictionary of the two; None if it is off.
     """
 
-    step: Int[Array, ""]
-    params: dict
-    batch_stats: dict
+    # JAX puts shapes, shardings and marks of its own in the place of arrays, so no type is said here.
+    step: Any
+    params: Any
+    batch_stats: Any
     opt_state: Any
+    ema: Any = None
+
+    @property
+    def variables(self) -> dict:
+        """`params` and `batch_stats` that are trained."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def best_variables(self) -> dict:
+        """`params` and `batch_stats` to predict with: the moving average, where there is one."""
+        return self.variables if self.ema is None else self.ema
 
 
 def init_variables(model: UniLSeg, seed: int) -> dict:
@@ -36,12 +48,19 @@ def init_variables(model: UniLSeg, seed: int) -> dict:
     return model.init(jax.random.key(seed), images, tokens)
 
 
-def init_state(variables: dict, optimizer: optax.GradientTransformation) -> TrainState:
-    """Returns the state before the first step."""
-    params = variables["params"]
+def init_state(variables: dict, optimizer: optax.GradientTransformation, *, ema: bool = False) -> TrainState:
+    """Returns the state before the first step.
+
+    Args:
+        variables: `params` and `batch_stats` to start from.
+        optimizer: see `optim.make_optimizer`.
+        ema: whether a moving average is kept; it starts as a copy, since a step gives up what it is handed.
+    """
+    params, batch_stats = variables["params"], variables["batch_stats"]
     return TrainState(
         step=jnp.int32(0),
         params=params,
-        batch_stats=variables["batch_stats"],
+        batch_stats=batch_stats,
         opt_state=optimizer.init(params),
+        ema=jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats}) if ema else None,
     )

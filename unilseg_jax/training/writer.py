@@ -23,27 +23,39 @@ class MetricWriter:
         first_step: where the run goes on; what stands in the file from later steps is dropped, since these
             steps are taken again.
         total_steps: where it ends; the evaluations that stand there are dropped, since they are made again.
+        silent: write nothing; of several processes only one writes.
 
     Attributes:
         seconds_before: of training, up to where the run goes on; 0 for a new one.
     """
 
-    def __init__(self, directory: Path, first_step: int, total_steps: int):
+    def __init__(self, directory: Path, first_step: int, total_steps: int, *, silent: bool = False):
+        self._file = self._board = None
+        self._kept: list[str] = []
+        self.seconds_before = 0.0
+        if silent:
+            return
         from tensorboardX import SummaryWriter
 
         path = Path(directory) / METRICS_FILE
-        self.seconds_before = 0.0
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _is_kept(line, first_step, total_steps)]
             partial = path.with_suffix(".partial")
             partial.write_text("".join(f"{line}\n" for line in kept))
             partial.replace(path)
+            self._kept = kept
             self.seconds_before = max((json.loads(line).get(SECONDS) or 0.0 for line in kept), default=0.0)
         self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(Path(directory) / "tensorboard"), purge_step=first_step + 1)
 
+    def has(self, step: int, name: str) -> bool:
+        """Returns whether the run had written a value of that name at `step` before it went on."""
+        return any(line["step"] == step and name in line for line in map(json.loads, self._kept))
+
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes `values` of `step`; names with a slash are grouped by TensorBoard."""
+        if self._file is None or self._board is None:
+            return
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
@@ -52,8 +64,9 @@ class MetricWriter:
 
     def close(self) -> None:
         """Closes both files."""
-        self._file.close()
-        self._board.close()
+        if self._file is not None and self._board is not None:
+            self._file.close()
+            self._board.close()
 
 
 def _is_kept(line: str, first_step: int, total_steps: int) -> bool:
@@ -75,13 +88,16 @@ class ProgressLine:
         total_steps: where it ends.
         batch_size: images per step.
         seconds: of training, spent by processes before this one.
+        silent: show nothing.
 
     Attributes:
         seconds: of training up to the last `update`, without pauses.
     """
 
-    def __init__(self, first_step: int, total_steps: int, batch_size: int, seconds: float = 0.0):
-        self.seconds = seconds
+    def __init__(
+        self, first_step: int, total_steps: int, batch_size: int, seconds: float = 0.0, *, silent: bool = False
+    ):
+        self.seconds, self._silent = seconds, silent
         self._batch_size, self._total = batch_size, total_steps
         self._last = (time.perf_counter(), first_step)
         self._paused_at = 0.0
@@ -93,7 +109,7 @@ class ProgressLine:
             TextColumn("{task.fields[found]}"),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=silent or not self._console.is_terminal,
         )
         # Until the first update, which also has to wait for the compiler, there are no numbers to show.
         self._task = self._bar.add_task("training", total=total_steps, completed=first_step, found="compiling")
@@ -113,7 +129,7 @@ class ProgressLine:
         self.seconds += now - before
         found = f"loss {loss:.4f}  {speed:.1f} images/s"
         self._bar.update(self._task, completed=step, found=found)
-        if not self._console.is_terminal:
+        if not self._silent and not self._console.is_terminal:
             left = (self._total - step) * self._batch_size / max(speed, 1e-9)
             print(f"step {step}/{self._total}  {found}  {left:.0f} s left", flush=True)
         return speed

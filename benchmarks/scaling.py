@@ -1,0 +1,221 @@
+"""What devices tell one another in a training step, and how well many of them would work together.
+
+    python benchmarks/scaling.py [--size base] [--input-size 96] [--devices 1 2 4 8] [--fsdp 1] [--chip H200]
+
+The step is compiled for simulated devices of a CPU, in one process and in two, and its collectives are counted in the
+compiled program; nothing is run. What is exchanged are gradients, parameters (fsdp) and the statistics of batch norm,
+so the picture's size does not matter; --input-size can be small, and a second size would show if it did.
+
+The prediction, for --share pictures per device of --full-size px:
+    time to compute   FLOPs of the pictures by XLA's count, at --utilisation of the chip's peak in bfloat16
+    time to tell      bytes that leave a device by its link's speed, and --latency per collective; all-reduce by a ring
+                      sends 2 (n - 1) / n of an array, all-gather and reduce-scatter (n - 1) / n of the whole
+    efficiency        compute / (compute + tell) if nothing overlaps, compute / max(compute, tell) if all does
+Links: NVLink as in training/chips.py; InfiniBand of 400 Gbit/s per device, 50 GB/s. Within a node it is the first,
+between nodes the second.
+"""
+
+import argparse
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
+BYTES |= {"s64": 8, "u64": 8, "f64": 8}
+OPERATIONS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+INFINIBAND = 50.0
+"""GB/s of each device, one direction."""
+
+
+# ---- The compiled program --------------------------------------------------------------------------------
+
+
+def collectives(text: str, devices: int) -> list[dict]:
+    """Returns the collectives of a compiled program: operation, bytes of the result, devices that take part.
+
+    Args:
+        text: of the program, as XLA prints it. What stands in a loop is counted once.
+        devices: of the program; groups that are not named are of all.
+    """
+    found = []
+    pattern = re.compile(rf"= (.+?) ({'|'.join(OPERATIONS)})(-start)?\(")
+    for line in text.splitlines():
+        match = pattern.search(line)
+        if not match:
+            continue
+        arrays = re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", match[1])
+        if match[3] and match[2] != "all-reduce":  # the operand, then the result
+            arrays = arrays[len(arrays) // 2 :]
+        size = 0
+        for kind, shape in arrays:
+            count = 1
+            for length in filter(None, shape.split(",")):
+                count *= int(length)
+            size += count * BYTES[kind]
+        found.append({"operation": match[2], "bytes": size, "group": _group_size(line, devices)})
+    return found
+
+
+def _group_size(line: str, devices: int) -> int:
+    """Returns how many devices exchange with one another."""
+    if match := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
+        return int(match[1])
+    if match := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
+        return match[1].count(",") + 1
+    return devices
+
+
+def sent_bytes(operation: str, size: int, group: int) -> float:
+    """Returns the bytes that a device sends for a collective whose result has `size` bytes, in a ring of `group`."""
+    share = (group - 1) / group
+    return {
+        "all-reduce": 2 * share * size,
+        "all-gather": share * size,
+        "reduce-scatter": share * size * group,  # the result is one of `group` parts
+        "all-to-all": share * size,
+        "collective-permute": float(size),
+    }[operation]
+
+
+# ---- Compiling -------------------------------------------------------------------------------------------
+
+
+def config_of(size: str, input_size: int, batch_size: int):
+    """Returns the config of a step."""
+    from unilseg_jax.config import base_config, shrink, use_swin
+
+    config = base_config()
+    shrink(config) if size == "least" else use_swin(config, size)
+    config.input.update(size=input_size, batch_size=batch_size)
+    config.dtype = "bfloat16"
+    return config
+
+
+def compile_step(job: dict) -> list[dict]:
+    """Returns the collectives of a step on the devices of all processes."""
+    import jax
+
+    from unilseg_jax.training import planning, sharding
+
+    if job["processes"] > 1:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(job["coordinator"], job["processes"], job["process"])
+    devices = jax.device_count()
+    config = config_of(job["size"], job["input_size"], devices)
+    mesh = sharding.make_mesh(devices, job["fsdp"])
+    program = planning.program(config, mesh)
+    lowered = program.step.lower(program.state, planning.batch_of(config, devices))
+    return collectives(lowered.compile().as_text(), devices)
+
+
+def ask(devices: int, processes: int, arguments: argparse.Namespace) -> list[dict]:
+    """Returns the collectives of a step, compiled in as many processes of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices // processes}"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    job = {"size": arguments.size, "input_size": arguments.input_size, "processes": processes}
+    job |= {"coordinator": coordinator, "fsdp": min(arguments.fsdp, devices)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, __file__, "--job", json.dumps(job | {"process": process})],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for process in range(processes)
+    ]
+    answers = [process.communicate()[0] for process in started]
+    if any(process.returncode for process in started):
+        raise SystemExit("a process ended early; its message stands above")
+    programs = [json.loads(answer.splitlines()[-1]) for answer in answers]
+    assert all(each == programs[0] for each in programs), "the processes have other programs"
+    return programs[0]
+
+
+# ---- The tables ------------------------------------------------------------------------------------------
+
+
+def print_counts(arguments: argparse.Namespace) -> list[dict]:
+    """Prints what is exchanged per step; returns the collectives of the largest number of devices."""
+    print(
+        f"Swin {arguments.size}, {arguments.input_size} px, fsdp {arguments.fsdp}\n\n"
+        "| devices | processes | operation | number | MB, result | MB sent per device |\n|---|---|---|---|---|---|"
+    )
+    sides = [(devices, 1) for devices in arguments.devices]
+    sides += [(devices, 2) for devices in arguments.devices[-1:] if devices > 1 and arguments.processes > 1]
+    found = []
+    for devices, processes in sides:
+        found = ask(devices, processes, arguments)
+        for operation in OPERATIONS:
+            each = [one for one in found if one["operation"] == operation]
+            if each or (not found and operation == OPERATIONS[0]):
+                size = sum(one["bytes"] for one in each) / 1e6
+                sent = sum(sent_bytes(operation, one["bytes"], one["group"]) for one in each) / 1e6
+                print(f"| {devices} | {processes} | {operation} | {len(each)} | {size:.1f} | {sent:.1f} |", flush=True)
+    return found
+
+
+def predict(found: list[dict], flops: float, arguments: argparse.Namespace) -> None:
+    """Prints the efficiency of more devices than can be simulated; groups of all devices grow with them."""
+    from unilseg_jax.training.chips import chip_named
+
+    chip = chip_named(arguments.chip)
+    largest = arguments.devices[-1]
+    compute = arguments.share * flops / (chip.peak("bfloat16") * arguments.utilisation)
+    print(
+        f"\n{arguments.share} pictures of {arguments.full_size} px per {chip.name}: {flops / 1e9:,.0f} GFLOP each, "
+        f"{1e3 * compute:.1f} ms at {arguments.utilisation:.0%} of peak\n\n"
+        "| devices | link | MB sent | ms to tell | efficiency, nothing overlaps | all overlaps |\n"
+        "|---|---|---|---|---|---|"
+    )
+    for devices in arguments.predict:
+        # A group of fsdp stays as it is; one that spans all devices grows.
+        sent = sum(
+            sent_bytes(one["operation"], one["bytes"], devices if one["group"] == largest else one["group"])
+            for one in found
+        )
+        for link, speed in (("NVLink", chip.link), ("InfiniBand", INFINIBAND)):
+            if link == "NVLink" and devices > 8:
+                continue
+            tell = sent / (speed * 1e9) + 1e-6 * arguments.latency * len(found)
+            print(
+                f"| {devices} | {link} | {sent / 1e6:.0f} | {1e3 * tell:.1f} | {compute / (compute + tell):.1%} | "
+                f"{compute / max(compute, tell):.1%} |"
+            )
+
+
+def main() -> None:
+    """Prints the tables, or compiles for one row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="base", help="of the Swin, or least: the least model there is")
+    parser.add_argument("--input-size", type=int, default=96, help="px, of the program that is compiled")
+    parser.add_argument("--full-size", type=int, default=480, help="px, of the prediction")
+    parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--processes", type=int, default=2, help="the last number of devices again in as many; 1: not")
+    parser.add_argument("--fsdp", type=int, default=1)
+    parser.add_argument("--predict", type=int, nargs="+", default=[8, 64, 192])
+    parser.add_argument("--chip", default="H200")
+    parser.add_argument("--share", type=int, default=8, help="pictures of a device per step")
+    parser.add_argument("--utilisation", type=float, default=0.4)
+    parser.add_argument("--latency", type=float, default=20.0, help="microseconds per collective")
+    parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.job:
+        print(json.dumps(compile_step(arguments.job)))
+        return
+    found = print_counts(arguments)
+    from unilseg_jax.training import planning
+
+    config = config_of(arguments.size, arguments.full_size, 1)
+    program = planning.program(config, planning.one_device())
+    flops = program.step.lower(program.state, planning.batch_of(config, 1)).cost_analysis()["flops"]
+    predict(found, flops, arguments)
+
+
+if __name__ == "__main__":
+    main()

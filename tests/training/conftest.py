@@ -1,0 +1,11 @@
+"""Fixtures that several tests of training share."""
+
+import pytest
+
+from unilseg_jax.training import checkpoint
+
+
+@pytest.fixture
+def any_tree_is_a_model(monkeypatch):
+    """Lets `load_pretrained` read `tree`."""
+    monkeypatch.setattr(checkpoint, "variable_differences", lambda *_: [])

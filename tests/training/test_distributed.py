@@ -1,0 +1,186 @@
+"""Several processes as one run; what needs more than one is run in processes of their own."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tiny_run import ROOT, environment, free_port
+
+from unilseg_jax.errors import UserError
+from unilseg_jax.training import distributed
+
+NOTHING = {"coordinator": "", "num_processes": 0, "process_id": -1}
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "16", "SLURM_PROCID": "3", "SLURM_LOCALID": "3"}
+POD = {"JOB_COMPLETION_INDEX": "3", "JAX_NUM_PROCESSES": "4", "JAX_COORDINATOR_ADDRESS": "train-workers-0-0.train:8476"}
+
+
+def found(variables, **flags):
+    return distributed.processes_of(variables, **{**NOTHING, **flags})
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        SLURM,
+        {**SLURM, "SLURM_STEP_NUM_TASKS": "1"},
+        {**POD, "JAX_NUM_PROCESSES": "1"},
+        {"JOB_COMPLETION_INDEX": "0"},
+    ],
+    ids=[
+        "a desk",
+        "a batch script of Slurm, not its tasks",
+        "one task of Slurm",
+        "pods for themselves",
+        "a Job of one",
+    ],
+)
+def test_a_process_alone_joins_nobody(variables):
+    assert found(variables) == {}
+
+
+def test_slurm_is_detected():
+    assert found({**SLURM, "SLURM_STEP_NUM_TASKS": "16"}) == {"cluster_detection_method": "slurm"}
+
+
+def test_flags_and_an_indexed_job_of_kubernetes_say_the_same():
+    coordinator = POD["JAX_COORDINATOR_ADDRESS"]
+    wanted = {"coordinator_address": coordinator, "num_processes": 4, "process_id": 3}
+    wanted["cluster_detection_method"] = "deactivate"
+    assert found(POD) == wanted
+    assert found({}, coordinator=coordinator, num_processes=4, process_id=3) == wanted
+
+
+def test_flags_count_more_than_the_cluster():
+    assert found(POD, coordinator="a:1", num_processes=2, process_id=0)["num_processes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("variables", "flags", "message"),
+    [
+        ({}, {"coordinator": "a"}, "'a' must be host:port"),
+        ({}, {"coordinator": "a:1"}, "process_id = -1 must be 0 to num_processes - 1"),
+        ({}, {"coordinator": "a:1", "num_processes": 2, "process_id": 2}, "process_id = 2 must be 0 to"),
+        ({}, {"num_processes": 2}, "need config.distributed.coordinator"),
+        ({key: POD[key] for key in list(POD)[:2]}, {}, "no JAX_COORDINATOR_ADDRESS"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(variables, flags, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        found(variables, **flags)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"JAX_NUM_PROCESSES": "abc"}, "the variable JAX_NUM_PROCESSES = 'abc' must be a whole number, at least 1"),
+        ({"JAX_NUM_PROCESSES": "0"}, "the variable JAX_NUM_PROCESSES = '0' must be a whole number, at least 1"),
+        ({"JAX_NUM_PROCESSES": ""}, "the variable JAX_NUM_PROCESSES = '' must be a whole number, at least 1"),
+        ({"JOB_COMPLETION_INDEX": "x"}, "the variable JOB_COMPLETION_INDEX = 'x' must be a whole number, at least 0"),
+        ({"JOB_COMPLETION_INDEX": "-1"}, "the variable JOB_COMPLETION_INDEX = '-1' must be a whole number"),
+        ({"SLURM_STEP_NUM_TASKS": "many"}, "the variable SLURM_STEP_NUM_TASKS = 'many' must be a whole number"),
+        ({"JOB_COMPLETION_INDEX": "4"}, "process_id = 4 must be 0 to num_processes - 1, and num_processes is 4"),
+    ],
+)
+def test_variables_that_say_no_number_of_use_are_refused(changes, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        found({**POD, **changes})
+
+
+def test_pods_that_are_not_told_their_number_do_not_train_each_for_itself():
+    lacking = {key: value for key, value in POD.items() if key != "JAX_NUM_PROCESSES"}
+    with pytest.raises(UserError, match=r"JOB_COMPLETION_INDEX = 3 is of .* JAX_NUM_PROCESSES is not set; set it"):
+        found(lacking)
+    assert found(lacking, coordinator="a:1", num_processes=2, process_id=1)["process_id"] == 1
+
+
+def test_alone_nothing_is_waited_for_and_rows_stay():
+    distributed.wait_for_all("nobody", 0.0)
+    rows = np.arange(6, dtype=np.int32).reshape(3, 2)
+    np.testing.assert_array_equal(distributed.gather_rows(rows), rows)
+    assert distributed.agreed(True) is True
+    assert distributed.agreed(False) is False
+
+
+PROGRAM = """
+import os, sys, time
+from pathlib import Path
+import jax
+import numpy as np
+from unilseg_jax.errors import ExternalError
+from unilseg_jax.training import distributed
+
+me = int(sys.argv[3])
+both = {} if sys.argv[2] == distributed.AUTO else {"num_processes": 2, "process_id": me}
+both = {"num_processes": 0, "process_id": -1} | both
+distributed.connect(Path(sys.argv[1]), coordinator=sys.argv[2], timeout=float(sys.argv[4]), **both)
+rows = distributed.gather_rows(np.full((1 + 2 * me, 2), 7 + me, np.int32))
+print("rows", rows[:, 0].tolist(), "agreed", distributed.agreed(me == 0), flush=True)
+distributed.wait_for_all("both", 30)
+try:
+    if me == 0:
+        distributed.wait_for_all("the end", 1)
+except ExternalError as error:
+    print(error, flush=True)
+else:
+    time.sleep(2)
+os._exit(0)
+"""
+
+
+def process(folder, coordinator, number, timeout, **variables):
+    arguments = [str(folder), coordinator, str(number), str(timeout)]
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        cwd=ROOT,
+        env=environment() | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_processes_gather_agree_and_name_the_one_that_is_missing(tmp_path):
+    coordinator = f"127.0.0.1:{free_port()}"
+    both = [process(tmp_path, coordinator, number, 60) for number in range(2)]
+    outputs = [each.communicate(timeout=60) for each in both]
+    for out, err in outputs:
+        assert "rows [7, 8, 8, 8] agreed True" in out, err
+    assert "waited 1 s for the end: process 1 did not come; " in outputs[0][0], outputs[0][1]
+    assert not (tmp_path / distributed.WAITING).exists()
+
+
+def test_a_process_that_never_starts_is_named(tmp_path):
+    alone = process(tmp_path, f"127.0.0.1:{free_port()}", 0, 0.5)
+    _, err = alone.communicate(timeout=60)
+    assert alone.returncode == 74
+    assert "error: waited 0.5 s for the start: process 1 did not come; " in err
+
+
+def test_of_processes_that_jax_finds_those_that_came_are_named(tmp_path):
+    """JAX finds what Open MPI says: two processes, of which one comes."""
+    variables = {
+        "OMPI_MCA_orte_hnp_uri": f"{os.getpid() * 2**12}.0;tcp://127.0.0.1:1",  # JAX makes a port of the first number
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_RANK": "0",
+        "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+    }
+    waiting = tmp_path / distributed.WAITING
+    waiting.mkdir()
+    (waiting / "node-b.example.17").touch()
+    alone = process(tmp_path, distributed.AUTO, 0, 3, **variables)
+    _, err = alone.communicate(timeout=60)
+    assert alone.returncode == 74
+    hosts = ", ".join(sorted([socket.gethostname(), "node-b.example"]))
+    assert f"error: waited 3 s for the start: not all processes came, only those of {hosts}; see" in err
+    assert [path.name for path in waiting.iterdir()] == ["node-b.example.17"]
+
+
+def test_where_jax_finds_no_cluster_nothing_is_left(tmp_path):
+    _, err = process(tmp_path, distributed.AUTO, 0, 5).communicate(timeout=60)
+    assert "UserError: config.distributed: no cluster found here (" in err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,208 @@
+"""Several processes that train one model: how they find one another, wait for one another and add up counts."""
+
+import contextlib
+import os
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from unilseg_jax.errors import EXIT_CODES, ExternalError, UserError
+
+AUTO = "auto"
+"""A coordinator that JAX itself shall find, as it can on TPU pods and under MPI."""
+WAITING = "waiting"
+"""Folder of the run's directory with a file for each process that waits for the others to start."""
+
+
+def processes_of(environment: Mapping[str, str], *, coordinator: str, num_processes: int, process_id: int) -> dict:
+    """Returns the arguments of `jax.distributed.initialize`; none for a run of one process.
+
+    Args:
+        environment: variables of the process. Slurm's `srun` sets its own; in an indexed Job of Kubernetes the
+            variables `JAX_COORDINATOR_ADDRESS` and `JAX_NUM_PROCESSES` of its pods say the rest. A pod that is not
+            the first of its Job and is not told how many there are is refused: each of them would train alone, all
+            into one directory.
+        coordinator: host:port of process 0; "" looks into the environment, `AUTO` lets JAX look.
+        num_processes: of the run, if a host is given.
+        process_id: 0 to num_processes - 1, as well.
+
+    Raises:
+        UserError: the three do not fit together, or a variable cannot be used.
+    """
+    if coordinator and coordinator != AUTO:
+        if not re.fullmatch(r".+:\d+", coordinator):
+            raise UserError(f"config.distributed.coordinator = {coordinator!r} must be host:port, or {AUTO!r}")
+        if not 0 <= process_id < num_processes:
+            raise UserError(
+                f"config.distributed.process_id = {process_id} must be 0 to num_processes - 1, and num_processes is "
+                f"{num_processes}; give both with the coordinator"
+            )
+        return {
+            "coordinator_address": coordinator,
+            "num_processes": num_processes,
+            "process_id": process_id,
+            "cluster_detection_method": "deactivate",
+        }
+    if num_processes or process_id >= 0:
+        raise UserError("config.distributed.num_processes and process_id need config.distributed.coordinator=host:port")
+    if coordinator == AUTO:
+        return {"cluster_detection_method": None}
+    if _number(environment, "SLURM_STEP_NUM_TASKS", least=1, absent=1) > 1:
+        # JAX then gives each process the GPU of its number on the node, so all of them must be visible to it.
+        return {"cluster_detection_method": "slurm"}
+    pod = _number(environment, "JOB_COMPLETION_INDEX", least=0, absent=-1)
+    if pod > 0 and "JAX_NUM_PROCESSES" not in environment:
+        raise UserError(
+            f"JOB_COMPLETION_INDEX = {pod} is of a Job of several pods, and JAX_NUM_PROCESSES is not set; set it to "
+            "the number of pods that train together (1: each alone, in a directory of its own)"
+        )
+    pods = _number(environment, "JAX_NUM_PROCESSES", least=1, absent=1) if pod >= 0 else 1
+    if pods > 1:
+        return processes_of(
+            {},
+            coordinator=environment.get("JAX_COORDINATOR_ADDRESS", "(no JAX_COORDINATOR_ADDRESS)"),
+            num_processes=pods,
+            process_id=pod,
+        )
+    return {}
+
+
+def _number(environment: Mapping[str, str], name: str, *, least: int, absent: int) -> int:
+    """Returns the number that a variable holds."""
+    text = environment.get(name)
+    if text is None:
+        return absent
+    if not re.fullmatch(r"[0-9]+", text) or int(text) < least:
+        raise UserError(f"the variable {name} = {text!r} must be a whole number, at least {least}; set or unset it")
+    return int(text)
+
+
+def _place(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[int, int | None]:
+    """Returns how many processes there are and which one this is; (0, None) where only JAX knows it."""
+    if "process_id" in arguments:
+        return arguments["num_processes"], arguments["process_id"]
+    tasks = _number(environment, "SLURM_STEP_NUM_TASKS", least=1, absent=1)
+    if tasks > 1 and "SLURM_PROCID" in environment:
+        return tasks, _number(environment, "SLURM_PROCID", least=0, absent=0)
+    return 0, None
+
+
+def connect(directory: Path, *, coordinator: str, num_processes: int, process_id: int, timeout: float) -> None:
+    """Joins this process to the others of its run, if there are any; before JAX touches a device.
+
+    JAX ends a process that has waited too long without a word about the others. So each one leaves a file while it
+    waits, by which the rest can tell who is missing: named by its number, or where only JAX knows that, by its host.
+
+    Args:
+        directory: the run's directory, which all processes see.
+        coordinator: see `processes_of`.
+        num_processes: as well.
+        process_id: as well.
+        timeout: seconds to wait for the others. If processes are missing then, this one says which, or which hosts
+            have come, and ends with the code of an `ExternalError`.
+
+    Raises:
+        UserError: the arguments do not fit together, or there is no cluster to be found.
+    """
+    arguments = processes_of(os.environ, coordinator=coordinator, num_processes=num_processes, process_id=process_id)
+    if not arguments or jax.distributed.is_initialized():
+        return
+    waiting = directory / WAITING
+    count, number = _place(arguments, os.environ)
+    mine = waiting / (f"{socket.gethostname()}.{os.getpid()}" if number is None else str(number))
+    began = time.time()
+    try:
+        waiting.mkdir(parents=True, exist_ok=True)
+        mine.write_text(f"{socket.gethostname()} {os.getpid()}\n")
+    except OSError as error:
+        raise UserError(f"cannot write to {str(directory)!r}: {error.strerror}; all processes need it") from error
+
+    def give_up():
+        # A file from long ago is of a process that was killed while it waited.
+        here = {path.name for path in waiting.iterdir() if path.stat().st_mtime > began - timeout}
+        absent = [str(number) for number in range(count) if str(number) not in here]
+        hosts = [] if count else sorted({name.rpartition(".")[0] for name in here})
+        print(f"error: {_message('the start', timeout, absent, hosts)}", file=sys.stderr, flush=True)
+        mine.unlink(missing_ok=True)
+        os._exit(EXIT_CODES[ExternalError])
+
+    timer = threading.Timer(timeout, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        jax.distributed.initialize(**arguments, initialization_timeout=round(timeout) + 60)
+    except ValueError as error:
+        raise UserError(f"config.distributed: no cluster found here ({error}); name coordinator=host:port") from None
+    finally:
+        timer.cancel()
+        mine.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # others are still there
+            waiting.rmdir()
+
+
+def wait_for_all(what: str, timeout: float) -> None:
+    """Waits until every process of the run has come here.
+
+    Args:
+        what: that they wait for; for the message.
+        timeout: seconds.
+
+    Raises:
+        ExternalError: processes are missing after the timeout; names them.
+    """
+    if jax.process_count() == 1:
+        return
+    try:
+        ocp.multihost.get_barrier_sync_fn()(key=what, timeout_ms=round(1000 * timeout))
+    except RuntimeError as error:  # JAX's coordination service names its tasks 3, or /job:jax_worker/replica:0/task:3
+        named = re.search(r"timed out task names:((?:\s*[\w:/]*\d+,?\s)*)", str(error))
+        absent = re.findall(r"(\d+),?\s", named.group(1)) if named else []
+        raise ExternalError(_message(what, timeout, absent)) from error
+
+
+def _message(what: str, timeout: float, absent: Sequence[str], hosts: Sequence[str] = ()) -> str:
+    who = f"process {', '.join(absent)} did not come" if absent else "not all processes came"
+    came = f", only those of {', '.join(hosts)}" if hosts else ""
+    return f"waited {timeout:g} s for {what}: {who}{came}; see the logs, then start the run again"
+
+
+def on_host(tree: Any) -> Any:
+    """Returns the arrays of a structure as whole NumPy arrays, wherever their parts lie."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def agreed(decision: bool) -> bool:
+    """Returns what process 0 decided."""
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(decision)))
+
+
+def all_say(yes: bool) -> bool:
+    """Returns whether all processes say yes."""
+    return bool(np.all(multihost_utils.process_allgather(np.int32(yes))))
+
+
+def gather_rows(rows: np.ndarray) -> np.ndarray:
+    """Returns the rows of all processes, those of process 0 first.
+
+    Args:
+        rows: int32 (n, k); n may be another for each process, k may not.
+    """
+    if jax.process_count() == 1:
+        return rows
+    counts = multihost_utils.process_allgather(np.int32(len(rows)))
+    padded = np.zeros((int(counts.max()), rows.shape[1]), np.int32)
+    padded[: len(rows)] = rows
+    gathered = multihost_utils.process_allgather(padded)
+    return np.concatenate([part[:count] for part, count in zip(gathered, counts, strict=True)])
