@@ -216,6 +216,7 @@ def test_a_finished_run_has_each_evaluation_once(started_again):
     assert evaluated(workdir, "held_out_shuffled") == [STEPS]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_run_with_one_line(finished, cache, tmp_path):
     """First weights that are no numbers do what a far too high learning rate does, without compiling again."""
     pretrained = load_pretrained(finished[0])

@@ -66,7 +66,9 @@ def assert_same(make, arrays, options, remats, same=same_numbers):
         jax.tree.map(same, found, wanted)
 
 
-@pytest.mark.parametrize("name", BOXES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "image encoder")) for name in BOXES]
+)
 def test_a_box_computes_the_same(name):
     box, arrays, options = BOXES[name]
     assert_same(lambda remat: box(SIZES, remat=remat), arrays, options, ["full"])
@@ -79,6 +81,7 @@ def test_the_whole_model_computes_the_same():
     assert_same(lambda remat: UniLSeg(SIZES, remat=remat), arrays, TRAIN, ["blocks", "full"], same_arrays)
 
 
+@pytest.mark.slow
 def test_each_policy_keeps_less_than_the_one_before():
     """Counted from the shapes of what the forward pass hands to the backward pass."""
     arrays, kept = (jnp.zeros((2, 128, 128, 3)), TOKENS), []  # large, so that the parameters hardly count
