@@ -1,0 +1,1 @@
+"""One judge for each task: what is asked, what is compared, what is counted."""
