@@ -31,6 +31,7 @@ CORE = [
     "instant-clip-tokenizer>=0.1.0; python_version < '3.13'",
     "safetensors>=0.4.5",
     "scipy>=1.11",
+    "pysodmetrics>=1.6",  # holds NumPy below 2.3.5 and OpenCV below 5
     "imagehash>=4.3",
     "rich>=13.7",
     "tensorboardX>=2.6.2",
@@ -40,7 +41,7 @@ CORE = [
 EXTRAS = {
     "cuda": ["jax[cuda12]>=0.7"],
     "tpu": ["jax[tpu]>=0.7"],
-    "torch": ["torch>=2.4"],
+    "torch": ["torch>=2.4", "torchmetrics>=1.4"],
     "hf": ["transformers>=4.48"],
     "ray": ["ray>=2.30"],
     "dev": ["pytest>=8.2", "pytest-xdist>=3.6", "beartype>=0.19", "ruff>=0.9", "pyrefly>=1.0", "pre-commit>=3.7"],

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from unilseg_jax.metrics.referring import ReferringMetric
 
@@ -80,7 +81,8 @@ def test_no_sample_is_undefined():
 
 def test_sums_do_not_overflow():
     # 3 × 2e9 exceeds int32; 2**24 + 1 is no float32.
-    metric = ReferringMetric(intersections=[2_000_000_000] * 3, unions=[2_000_000_001] * 3)
+    rows = {"intersection": np.full(3, 2_000_000_000), "union": np.full(3, 2_000_000_001)}
+    metric = ReferringMetric().with_rows(rows)
     assert metric.compute()["oiou"] == 6_000_000_000 / 6_000_000_003
     assert metric.compute()["oiou"] < 1.0
 
@@ -90,7 +92,7 @@ def test_merging_equals_counting_all_at_once():
     joint = metric_of(*samples)
     first, second = metric_of(*samples[:2]), metric_of(*samples[2:])
     assert first.merge(second).compute() == joint.compute()
-    assert second.merge(first).compute() == pytest.approx(joint.compute(), abs=1e-15)
+    assert second.merge(first).compute() == joint.compute()
     assert first.merge(ReferringMetric()).compute() == first.compute()
     assert first.compute()["count"] == 2, "merging must leave its parts as they were"
 
@@ -107,3 +109,36 @@ def test_masks_of_different_shapes_are_refused():
         with pytest.raises(ValueError, match=rf"\(4, 5\).*\({shape[0]}, {shape[1]}\)"):
             metric.update(np.ones((4, 5), bool), np.ones(shape, bool))
         assert metric.compute()["count"] == 0
+
+
+def test_masks_of_other_types_are_refused():
+    metric = ReferringMetric()
+    mask = np.ones((4, 5), bool)
+    for other in (mask.astype(np.uint8), mask.astype(np.float32)):
+        for pair in ((mask, other), (other, mask), (other, other)):
+            with pytest.raises(ValueError, match=rf"prediction {pair[0].dtype} .*target {pair[1].dtype} .* be bool;"):
+                metric.update(*pair)
+    assert len(metric) == 0
+
+
+@pytest.mark.parametrize("shape", [(20,), (1, 4, 5), ()])
+def test_masks_with_other_axes_are_refused(shape):
+    mask = np.ones(shape, bool)
+    with pytest.raises(ValueError, match=r"target bool .* must have the shape \(h, w\)"):
+        ReferringMetric().update(mask, mask)
+
+
+def test_agrees_with_pycocotools():
+    generator = np.random.default_rng(0)
+    metric, ious = ReferringMetric(), []
+    for density in (0.0, 0.1, 0.5, 0.9, 1.0):
+        for shape in ((7, 9), (16, 5)):
+            target = generator.random(shape) < density
+            prediction = target ^ (generator.random(shape) < 0.2)
+            encoded = [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in (prediction, target)]
+            ious.append(coco_mask.iou(encoded[:1], encoded[1:], [0])[0, 0])
+            assert metric.update(prediction, target) == pytest.approx(ious[-1], abs=1e-9)
+    result = metric.compute()
+    assert result["miou"] == pytest.approx(np.mean(ious), abs=1e-9)
+    assert result["pr_at_70"] == np.mean([iou >= 0.7 for iou in ious])
+    assert 0.2 < result["pr_at_70"] < 0.8, "the thresholds must matter"

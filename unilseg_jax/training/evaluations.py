@@ -162,17 +162,23 @@ def gather(counts: Counts) -> Counts:
     rows = [
         (*_words_of(kind), intersection, union, nothing)
         for kind, (metric, empty) in counts.items()
-        for intersection, union, nothing in zip(metric.intersections, metric.unions, empty, strict=True)
+        for intersection, union, nothing in zip(*_pixels(metric), empty, strict=True)
     ]
-    everything: Counts = {}
+    samples: dict[str, list[np.ndarray]] = {}
     for row in distributed.gather_rows(np.array(rows, np.int32).reshape(len(rows), _KIND_BYTES // 4 + 3)):
-        kind = row[:-3].tobytes().rstrip(b"\0").decode()
-        intersection, union, nothing = row[-3:].tolist()
-        metric, empty = everything.setdefault(kind, (ReferringMetric(), []))
-        metric.intersections.append(intersection)
-        metric.unions.append(union)
-        empty.append(bool(nothing))
+        samples.setdefault(row[:-3].tobytes().rstrip(b"\0").decode(), []).append(row[-3:])
+    everything: Counts = {}
+    for kind, numbers in samples.items():
+        intersection, union, nothing = np.array(numbers, np.int64).T
+        metric = ReferringMetric().with_rows({"intersection": intersection, "union": union})
+        everything[kind] = metric, nothing.astype(bool).tolist()
     return everything
+
+
+def _pixels(metric: ReferringMetric) -> tuple[list[int], list[int]]:
+    """Returns the intersections and the unions."""
+    rows = metric.rows()
+    return rows["intersection"].tolist(), rows["union"].tolist()
 
 
 def _words_of(kind: str) -> list[int]:
