@@ -18,7 +18,7 @@ from typing import NamedTuple
 NUMBERS = (2, 3, 4, 5, 6, 7)
 """The paper's tables of results; Table 8 is its ablation, which configs/ablation.py repeats."""
 
-_HEAD = ("title", "caption", "unit", "task", "prediction", "sentences", "source", "missing")
+_HEAD = ("title", "caption", "unit", "prediction", "sentences", "source", "missing")
 _SCALES = {"percent": 100.0, "fraction": 1.0}
 _FIRST = ("method", "note", "metric", "remarks")
 _HEADING = re.compile(r"([^:/]+):([^:/]+)/([a-z0-9_]+)")
@@ -74,11 +74,11 @@ class PaperTable(NamedTuple):
         title: the task.
         caption: what the paper says that the numbers are.
         unit: "percent" or "fraction", of the printed numbers.
-        task: `task` of the results that it stands beside.
         prediction: `prediction` of the passports that it stands beside.
         sentences: `sentences` of these; None where it does not apply.
         source: where the numbers were read.
         missing: what was not read, and why; None if nothing.
+        places: what its headings name, whether or not a number was read.
         rows: in the paper's order.
     """
 
@@ -86,11 +86,11 @@ class PaperTable(NamedTuple):
     title: str
     caption: str
     unit: str
-    task: str
     prediction: str
     sentences: str | None
     source: str
     missing: str | None
+    places: tuple[Place, ...]
     rows: tuple[PaperRow, ...]
 
 
@@ -126,7 +126,9 @@ def parse_table(number: int, text: str) -> PaperTable:
     reader = csv.DictReader(body, delimiter="\t", quoting=csv.QUOTE_NONE)
     headings = tuple(reader.fieldnames or ())
     if headings[: len(_FIRST)] != _FIRST:
-        raise ValueError(f"table {number} has the columns {', '.join(headings)}; first ones wanted: {', '.join(_FIRST)}")
+        raise ValueError(
+            f"table {number} has the columns {', '.join(headings)}; it must begin with {', '.join(_FIRST)}"
+        )
     places = {heading: _place(number, heading) for heading in headings[len(_FIRST) :]}
     rows = tuple(_row(number, row, places, _SCALES[head["unit"]]) for row in reader)
     return PaperTable(
@@ -134,11 +136,11 @@ def parse_table(number: int, text: str) -> PaperTable:
         title=head["title"],
         caption=head["caption"],
         unit=head["unit"],
-        task=head["task"],
         prediction=head["prediction"],
         sentences=None if head["sentences"] == "-" else head["sentences"],
         source=head["source"],
         missing=None if head["missing"] == "nothing" else head["missing"],
+        places=tuple(places.values()),
         rows=rows,
     )
 
