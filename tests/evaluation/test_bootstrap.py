@@ -116,3 +116,19 @@ def test_a_thousand_draws_of_ten_thousand_rows_take_seconds():
     started = time.monotonic()
     intervals(Share(ones(3000, 10_000)), np.arange(10_000) // 3)
     assert time.monotonic() - started < 10
+
+
+def test_intervals_of_the_metric_of_referring_expressions():
+    pytest.importorskip("unilseg_jax.metrics.base", reason="metrics have rows since they share a base")
+    from unilseg_jax.metrics.referring import ReferringMetric
+
+    generator = np.random.default_rng(0)
+    union = generator.integers(1, 1000, 3000)
+    intersection = (union * generator.random(3000)).astype(np.int64)
+    metric = ReferringMetric().with_rows({"intersection": intersection, "union": union})
+    found, numbers = intervals(metric, np.arange(3000) // 3, resamples=200), metric.compute()
+    assert set(found) == set(numbers) - {"count"}
+    assert all(low < numbers[name] < high for name, (low, high) in found.items())
+    # The mean of 3,000 uniform draws has a standard error of sqrt(1/12 / 3000).
+    low, high = found["miou"]
+    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(1 / 12 / 3000), rel=0.15)
