@@ -56,7 +56,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["unilseg_jax", "unilseg_jax.*"]),
-    package_data={"unilseg_jax.text": ["names/*.tsv"]},
+    package_data={"unilseg_jax.text": ["names/*.tsv"], "unilseg_jax.evaluation": ["paper/*.tsv"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )
