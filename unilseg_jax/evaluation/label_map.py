@@ -119,7 +119,7 @@ def _compete(
     """
     rows, columns = taps
 
-    def one(place: int, best: tuple) -> tuple:
+    def one(place: Int[Array, ""], best: tuple) -> tuple:
         logit, index = best
         value = _between(_between(logits[place].T, columns, zero).T, rows, zero)
         label = limits[0] + place
