@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import types
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,16 +63,22 @@ def random_variables(architecture):
     return jax.tree_util.tree_map_with_path(value, dict(shapes))
 
 
-def prepare(folder: Path, size: int) -> None:
-    """Writes the weights for both sides, and the input."""
+def write_weights(folder: Path, architecture) -> None:
+    """Writes random weights as both sides read them."""
     from unilseg_jax.interop.pretrained import Pretrained
     from unilseg_jax.interop.torch_export import export_released, write_released
+
+    tensors, _ = export_released(Pretrained(architecture=architecture, variables=random_variables(architecture)))
+    write_released(folder / "weights.safetensors", tensors)
+
+
+def prepare(folder: Path, size: int) -> None:
+    """Writes the weights for both sides, and the input."""
     from unilseg_jax.models.architecture import Architecture
     from unilseg_jax.text.tokenizer import tokenize
 
     architecture = Architecture()
-    tensors, _ = export_released(Pretrained(architecture=architecture, variables=random_variables(architecture)))
-    write_released(folder / "weights.safetensors", tensors)
+    write_weights(folder, architecture)
     image = np.random.default_rng(1).standard_normal((1, size, size, 3)).astype(np.float32)
     np.savez(folder / "input.npz", image=image, tokens=tokenize(PHRASES, architecture.word_len))
 
@@ -117,8 +124,8 @@ def ours(folder: Path):
     return segment, groups
 
 
-def released(folder: Path, checkout: Path):
-    """Returns the same two functions for the released PyTorch code."""
+def released_model(folder: Path, checkout: Path):
+    """Returns the model of the released PyTorch code, with the weights that `prepare` wrote."""
     import torch
     import yaml
     from safetensors.torch import load_file
@@ -139,7 +146,14 @@ def released(folder: Path, checkout: Path):
     torch.save({"model": swin}, config.swin_pretrain)
     model, _ = build_segmenter(config)
     model.load_state_dict(tensors, strict=True)
-    model.eval()
+    return model.eval()
+
+
+def released(folder: Path, checkout: Path):
+    """Returns the same two functions for the released PyTorch code."""
+    import torch
+
+    model = released_model(folder, checkout)
     data = np.load(folder / "input.npz")
     image = torch.from_numpy(data["image"].transpose(0, 3, 1, 2).copy())
     tokens = torch.from_numpy(data["tokens"].astype(np.int64))
@@ -211,10 +225,17 @@ def worker(folder: Path, checkout: Path | None) -> None:
 
 
 class Side:
-    """A worker process."""
+    """A worker process.
 
-    def __init__(self, folder: Path, checkout: Path | None):
-        command = [sys.executable, __file__, "--worker", str(folder)]
+    Args:
+        folder: with the weights and the input.
+        checkout: of the released code; None is our side.
+        script: the benchmark, which serves a side when asked with `--worker`.
+        options: further ones of the script.
+    """
+
+    def __init__(self, folder: Path, checkout: Path | None, script: str = __file__, options: Sequence[str] = ()):
+        command = [sys.executable, script, "--worker", str(folder), *options]
         if checkout:
             command += ["--peer", str(checkout)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -234,6 +255,12 @@ class Side:
         self._process.wait()
 
 
+def check_peer(parser: argparse.ArgumentParser, checkout: Path | None) -> None:
+    """Ends the program unless `--peer` is left out or a checkout of the released code."""
+    if checkout and not (checkout / "model").is_dir():
+        parser.error(f"{str(checkout)!r} is no checkout of the released code: it has no folder model/")
+
+
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -245,8 +272,7 @@ def main() -> None:
     if arguments.worker:
         worker(arguments.worker, arguments.peer)
         return
-    if arguments.peer and not (arguments.peer / "model").is_dir():
-        parser.error(f"{str(arguments.peer)!r} is no checkout of the released code: it has no folder model/")
+    check_peer(parser, arguments.peer)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder, arguments.size)

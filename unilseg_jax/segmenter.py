@@ -5,31 +5,25 @@ and cuts at 0.5 (`resize="stretch"`). Probabilities are clipped to 0 to 1, since
 """
 
 import dataclasses
-import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from unilseg_jax import shapes
 from unilseg_jax.errors import UserError, checked_file
-from unilseg_jax.input_pipeline.images import ImageSource, read_image
-from unilseg_jax.input_pipeline.phrases import check_phrase
-from unilseg_jax.interop.pretrained import Pretrained, check_input_size
-from unilseg_jax.models.unilseg import UniLSeg
+from unilseg_jax.evaluation.predictor import DTYPES, EncodedImage, Predictor, default_buckets, split
+from unilseg_jax.evaluation.predictor import decode_features as _decode
+from unilseg_jax.evaluation.predictor import encode_image as _encode
+from unilseg_jax.evaluation.text_features import encode_text
+from unilseg_jax.input_pipeline.images import ImageSource
+from unilseg_jax.interop.pretrained import Pretrained
 from unilseg_jax.ops import geometry
-from unilseg_jax.ops.resize import resize_align_corners
-from unilseg_jax.text.tokenizer import END, tokenize
 
-DTYPES = ("float32", "bfloat16")
-
-# At 480 px a prompt takes about 0.5 GB; on a CPU more at once gain no time.
-_PROMPTS_AT_ONCE = {"cpu": 1}
-_PROMPTS_AT_ONCE_ELSEWHERE = 8
+__all__ = ["DTYPES", "EncodedImage", "Prediction", "Segmenter"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,21 +41,6 @@ class Prediction:
     masks: Bool[np.ndarray, "p h w"]
     phrases: tuple[str, ...]
     threshold: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EncodedImage:
-    """A picture behind the image encoder, ready for any number of phrases.
-
-    Attributes:
-        maps: the encoder's levels, for one picture.
-        original_size: height and width of the picture, in pixels.
-        resize: a key of `ops.geometry.RESIZES`.
-    """
-
-    maps: list[Float[Array, "1 _h _w _c"]]
-    original_size: tuple[int, int]
-    resize: str
 
 
 class Segmenter:
@@ -87,18 +66,18 @@ class Segmenter:
         dtype: str = "float32",
         prompts_at_once: int | None = None,
     ):
-        size = pretrained.input_size if input_size is None else input_size
-        check_input_size(size, "input_size")
-        if dtype not in DTYPES:
-            raise UserError(f"dtype = {dtype!r}; wanted one of {', '.join(DTYPES)}")
         if prompts_at_once is not None and prompts_at_once < 1:
             raise UserError(f"prompts_at_once = {prompts_at_once}; at least 1 is wanted")
-        self.architecture = pretrained.architecture
-        self.input_size = size
-        default = _PROMPTS_AT_ONCE.get(jax.default_backend(), _PROMPTS_AT_ONCE_ELSEWHERE)
-        self._prompts_at_once = prompts_at_once or default
-        self._model = UniLSeg(pretrained.architecture, jnp.dtype(dtype))
-        self._variables = jax.device_put(pretrained.variables)
+        self._prompts_at_once = prompts_at_once or max(default_buckets())
+        # Powers of two, so that few sizes are compiled.
+        smaller = [1 << power for power in range((self._prompts_at_once - 1).bit_length())]
+        self._predictor = Predictor(
+            pretrained, input_size=input_size, dtype=dtype, buckets=[*smaller, self._prompts_at_once]
+        )
+        self.architecture = self._predictor.architecture
+        self.input_size = self._predictor.input_size
+        self._model = self._predictor.model
+        self._variables = self._predictor.variables
 
     @classmethod
     def from_pretrained(
@@ -168,12 +147,7 @@ class Segmenter:
         Raises:
             UserError: the picture cannot be read, or `resize` is not known.
         """
-        if resize not in geometry.RESIZES:
-            raise UserError(f"resize = {resize!r}; wanted one of {', '.join(geometry.RESIZES)}")
-        image = read_image(image)
-        square = geometry.normalise(geometry.RESIZES[resize].to_square(image, self.input_size))
-        maps = _encode(self._model, self._variables, square[None])
-        return EncodedImage(maps=maps, original_size=image.shape[:2], resize=resize)
+        return self._predictor.encode(image, resize)
 
     def segment(self, encoded: EncodedImage, phrases: Sequence[str], *, threshold: float | None = None) -> Prediction:
         """Segments an encoded picture by phrases.
@@ -197,13 +171,8 @@ class Segmenter:
         threshold: float | None,
     ) -> Prediction:
         """Does what `segment` does, for arguments that were checked."""
-        resize = geometry.RESIZES[encoded.resize]
-        threshold = resize.threshold if threshold is None else threshold
-        parts = [_upsample(part, self.input_size) for part in self._decoded(encoded.maps, tokens[None])]
-        # Joined by NumPy, since the number of phrases is free and each number would be compiled.
-        square = np.concatenate([np.asarray(part)[0] for part in parts])[: len(tokens)]
-        probs = resize.from_square(square, encoded.original_size)
-        probs = np.clip(probs, 0, 1, out=probs)
+        threshold = geometry.RESIZES[encoded.resize].threshold if threshold is None else threshold
+        probs = self._predictor.probabilities(encoded, self._predictor.cache.features(tokens))
         return Prediction(probs=probs, masks=probs > threshold, phrases=tuple(phrases), threshold=float(threshold))
 
     def tokens(self, phrases: Sequence[str]) -> Int[np.ndarray, "p l"]:
@@ -212,16 +181,7 @@ class Segmenter:
         Raises:
             UserError: there is no phrase, one has no words, or the model has another vocabulary.
         """
-        if isinstance(phrases, str) or not len(phrases):
-            raise UserError(f"phrases = {phrases!r}; a list of at least one text is wanted")
-        if self.architecture.vocab_size <= END:
-            raise UserError(
-                f"the model has a vocabulary of {self.architecture.vocab_size} tokens, CLIP's has {END + 1}; "
-                "call logits() with its own tokens"
-            )
-        for phrase in phrases:
-            check_phrase(phrase)
-        return tokenize(phrases, self.architecture.word_len)
+        return self._predictor.tokens(phrases)
 
     def logits(
         self, images: np.ndarray | Array, tokens: np.ndarray | Array
@@ -239,22 +199,17 @@ class Segmenter:
         self._check_batch(images, tokens)
         single = tokens.ndim == 2
         tokens = np.asarray(tokens, np.int32)
+        tokens = tokens[:, None] if single else tokens
         maps = _encode(self._model, self._variables, jnp.asarray(images, jnp.float32))
-        parts = self._decoded(maps, tokens[:, None] if single else tokens)
+        parts, start, prompts = [], 0, tokens.shape[1]
+        # Some prompts at a time, so that memory does not grow; surplus places repeat the last one.
+        for size in split(prompts, self._predictor.buckets):
+            part = tokens[:, np.minimum(np.arange(start, start + size), prompts - 1)]
+            words, sentence = encode_text(self._model, self._variables, part)
+            parts.append(_decode(self._model, self._variables, maps, words, sentence, part != 0))
+            start += size
         logits = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
-        return logits[:, 0] if single else logits[:, : tokens.shape[1]]
-
-    def _decoded(
-        self, maps: list[Float[Array, "b _h _w _c"]], tokens: Int[np.ndarray, "b p l"]
-    ) -> list[Float[Array, "b _p h w"]]:
-        """Returns mask logits of some prompts at a time, so that memory does not grow; surplus ones come last."""
-        prompts = tokens.shape[1]
-        # A power of two, so that few sizes are compiled; surplus places repeat the last prompt.
-        at_once = min(self._prompts_at_once, 1 << (prompts - 1).bit_length())
-        surplus = -prompts % at_once
-        tokens = np.concatenate([tokens, np.repeat(tokens[:, -1:], surplus, axis=1)], axis=1)
-        parts = np.split(tokens, tokens.shape[1] // at_once, axis=1)
-        return [_decode(self._model, self._variables, maps, part) for part in parts]
+        return logits[:, 0] if single else logits[:, :prompts]
 
     def _check_batch(self, images: np.ndarray | Array, tokens: np.ndarray | Array) -> None:
         """Refuses what `logits` cannot take."""
@@ -281,19 +236,3 @@ class Segmenter:
 def _check_threshold(threshold: float | None) -> None:
     if threshold is not None and not 0 < threshold < 1:
         raise UserError(f"threshold = {threshold}; a number between 0 and 1 is wanted")
-
-
-# The model is a static argument: segmenters of one architecture share what was compiled.
-@functools.partial(jax.jit, static_argnums=0)
-def _encode(model: UniLSeg, variables: dict, images: Float[Array, "b h w 3"]) -> list:
-    return model.apply(variables, images, method="encode_image")
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _decode(model: UniLSeg, variables: dict, maps: list, tokens: Int[Array, "b p l"]) -> Float[Array, "b p h w"]:
-    return model.apply(variables, maps, tokens, method="decode").mask_logits
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _upsample(logits: Float[Array, "b p h w"], size: int) -> Float[Array, "b p {size} {size}"]:
-    return jax.nn.sigmoid(resize_align_corners(logits, (size, size)))

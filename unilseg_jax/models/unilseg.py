@@ -12,7 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from unilseg_jax import shapes
 from unilseg_jax.models.architecture import Architecture
@@ -115,7 +115,27 @@ class UniLSeg(nn.Module):
             train: whether dropout and batch statistics are active.
         """
         words, sentence = self.encode_text(tokens)
-        is_word = tokens != 0
+        return self.decode_features(maps, words, sentence, tokens != 0, train=train)
+
+    @_exactly
+    def decode_features(
+        self,
+        maps: list[Float[Array, "b _h _w _c"]],
+        words: Float[Array, "b p l d"],
+        sentence: Float[Array, "b p s"],
+        is_word: Bool[Array, "b p l"],
+        *,
+        train: bool = False,
+    ) -> Output:
+        """Does what `decode` does, for phrases that are encoded already.
+
+        Args:
+            maps: what `encode_image` returned.
+            words: `word_features`, from `encode_text`.
+            sentence: `sentence_feature`, from `encode_text`.
+            is_word: false on padding.
+            train: whether dropout and batch statistics are active.
+        """
         fused = [x[:, None] for x in maps]
         if self.architecture.pre_fusion:
             fused = apply_block(self.prefusion, fused, words, is_word, recompute=self.remat == "full", train=train)
@@ -124,7 +144,7 @@ class UniLSeg(nn.Module):
             queries = self.language_path(fused[3], sentence, train=train)
         else:
             queries = self.sentence_proj(sentence)[None]
-        mask_features = jnp.broadcast_to(mask_features, (*tokens.shape[:2], *mask_features.shape[2:]))
+        mask_features = jnp.broadcast_to(mask_features, (*is_word.shape[:2], *mask_features.shape[2:]))
         logits = jnp.einsum("qbpm,bphwm->qbphw", queries, mask_features, preferred_element_type=jnp.float32)
         features = {
             "swin": maps,

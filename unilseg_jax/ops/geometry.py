@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Array, Float32, Int64, UInt8
+from jaxtyping import Array, Float32, Float64, Int64, UInt8
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 """Of RGB in 0 to 1: what OpenAI's CLIP was trained with."""
@@ -176,6 +176,54 @@ def unstretch(
     return maps
 
 
+def letterbox_cells(
+    original_size: tuple[int, int], size: int, cells: tuple[int, int]
+) -> tuple[Float64[np.ndarray, " h"], Float64[np.ndarray, " w"]]:
+    """Returns where a picture's pixels lie among the cells of a map over its letterboxed square.
+
+    The map's corner cells lie on the square's corner pixels, as the released code upsamples
+    (`ops.resize.resize_align_corners`), and the pixels where `unletterbox` samples the square. The picture fills the
+    square along one side, and its last pixels lie up to half a pixel of the square beyond the last cell: they
+    belong to it.
+
+    Args:
+        original_size: height and width of the picture, in pixels.
+        size: side of the square, in pixels.
+        cells: rows and columns of the map.
+
+    Returns:
+        Positions of the pixels' rows and columns, in cells from 0 to one less than `cells`.
+    """
+    scale, left, top = letterbox_scale(*original_size, size)
+    rows, columns = (
+        np.clip((scale * np.arange(pixels) + margin) * (many - 1) / (size - 1), 0, many - 1)
+        for pixels, margin, many in zip(original_size, (top, left), cells, strict=True)
+    )
+    return rows, columns
+
+
+def stretch_cells(
+    original_size: tuple[int, int], size: int, cells: tuple[int, int]
+) -> tuple[Float64[np.ndarray, " h"], Float64[np.ndarray, " w"]]:
+    """Returns where a picture's pixels lie among the cells of a map over its stretched square.
+
+    Half-pixel centres, the square skipped, as the compared methods resize logits (`align_corners=False`).
+
+    Args:
+        original_size: height and width of the picture, in pixels.
+        size: side of the square, in pixels; makes no difference.
+        cells: rows and columns of the map.
+
+    Returns:
+        Positions of the pixels' rows and columns, in cells from 0 to one less than `cells`.
+    """
+    rows, columns = (
+        np.clip((np.arange(pixels) + 0.5) * many / pixels - 0.5, 0, many - 1)
+        for pixels, many in zip(original_size, cells, strict=True)
+    )
+    return rows, columns
+
+
 class Resize(NamedTuple):
     """A way from a picture to the network's square and back.
 
@@ -184,16 +232,19 @@ class Resize(NamedTuple):
         mask_to_square: takes a mask and the side of the square.
         from_square: takes maps over the square and the picture's (height, width).
         threshold: the probability at which the maps are cut.
+        cells: takes the picture's (height, width), the side of the square, and rows and columns of a coarser map
+            over it; returns where in that map the picture's rows and columns lie.
     """
 
     to_square: Callable
     mask_to_square: Callable
     from_square: Callable
     threshold: float
+    cells: Callable
 
 
 RESIZES = {
-    "letterbox": Resize(letterbox, letterbox_mask, unletterbox, 0.35),
-    "stretch": Resize(stretch, stretch_mask, unstretch, 0.5),
+    "letterbox": Resize(letterbox, letterbox_mask, unletterbox, 0.35, letterbox_cells),
+    "stretch": Resize(stretch, stretch_mask, unstretch, 0.5, stretch_cells),
 }
 """As released, and as in the paper."""
