@@ -32,6 +32,8 @@ CORE = [
     "safetensors>=0.4.5",
     "scipy>=1.11",
     "imagehash>=4.3",
+    "jinja2>=3.1",
+    "matplotlib>=3.8",
     "rich>=13.7",
     "tensorboardX>=2.6.2",
     "absl-py>=2.1",
@@ -55,7 +57,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["unilseg_jax", "unilseg_jax.*"]),
-    package_data={"unilseg_jax.text": ["names/*.tsv"]},
+    package_data={"unilseg_jax.text": ["names/*.tsv"], "unilseg_jax.evaluation": ["templates/*.jinja"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )
