@@ -33,6 +33,8 @@ CORE = [
     "scipy>=1.11",
     "pysodmetrics>=1.6",  # holds NumPy below 2.3.5 and OpenCV below 5
     "imagehash>=4.3",
+    "jinja2>=3.1",
+    "matplotlib>=3.8",
     "rich>=13.7",
     "tensorboardX>=2.6.2",
     "absl-py>=2.1",
@@ -56,7 +58,10 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["unilseg_jax", "unilseg_jax.*"]),
-    package_data={"unilseg_jax.text": ["names/*.tsv"], "unilseg_jax.evaluation": ["paper/*.tsv"]},
+    package_data={
+        "unilseg_jax.text": ["names/*.tsv"],
+        "unilseg_jax.evaluation": ["paper/*.tsv", "templates/*.jinja"],
+    },
     install_requires=CORE,
     extras_require=EXTRAS,
 )

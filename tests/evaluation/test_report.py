@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unilseg_jax.evaluation import report
+from unilseg_jax.evaluation import pictures, report
 from unilseg_jax.evaluation.evaluator import Example
 from unilseg_jax.input_pipeline.triplet import Triplet
 
@@ -49,9 +49,9 @@ def test_hits_misses_and_surplus_have_their_colours(tmp_path):
     tile = np.asarray(Image.open(path))[4 : 4 + report.TILE, 4 : 4 + report.TILE].astype(int)
     quarter, three = report.TILE // 4, 3 * report.TILE // 4
     for (y, x), colour in {
-        (quarter, quarter): report.HIT,
-        (three, quarter): report.MISSED,
-        (quarter, three): report.SURPLUS,
+        (quarter, quarter): pictures.HIT,
+        (three, quarter): pictures.MISSED,
+        (quarter, three): pictures.SURPLUS,
         (three, three): (0, 0, 0),
     }.items():
         assert np.abs(tile[y, x] - 0.55 * np.array(colour)).max() <= 2

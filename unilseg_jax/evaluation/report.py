@@ -4,15 +4,14 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 
 from unilseg_jax.evaluation.evaluator import Example
+from unilseg_jax.evaluation.pictures import errors, paint
 
 TILE = 192  # px, side of a drawn picture
-HIT, MISSED, SURPLUS = (60, 200, 90), (70, 130, 255), (235, 70, 60)
 
 
 def without_nan(value):
@@ -60,18 +59,8 @@ def _tile(example: Example, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) 
     """Draws one example: hits, misses and surplus over the picture, phrase and IoU below."""
     triplet = example.triplet
     target = triplet.mask(example.phrase) > 0
-    picture = triplet.image.astype(np.float32)
-    for region, colour in (
-        (target & example.prediction, HIT),
-        (target & ~example.prediction, MISSED),
-        (~target & example.prediction, SURPLUS),
-    ):
-        picture[region] = 0.45 * picture[region] + 0.55 * np.array(colour, np.float32)
-    image = Image.fromarray(picture.astype(np.uint8))
-    scale = TILE / max(image.size)
-    image = image.resize(
-        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BICUBIC
-    )
+    picture = paint(triplet.image, errors(example.prediction, target), TILE, enlarge=True)
+    image = Image.fromarray(picture)
     tile = Image.new("RGB", (TILE + 8, TILE + 44), "white")
     tile.paste(image, (4 + (TILE - image.width) // 2, 4 + (TILE - image.height) // 2))
     draw = ImageDraw.Draw(tile)
