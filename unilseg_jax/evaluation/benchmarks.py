@@ -102,6 +102,16 @@ BENCHMARKS = {
             table=7,
             remark="whether the paper averages 40 parts or 41 classes with the background is not known",
         ),
+        # None of the paper's.
+        Benchmark(name="refcocos", dataset="refcocos/refcocos", splits=("test",), task="referring"),
+        Benchmark(
+            name="davis",
+            dataset="davis/davis",
+            splits=("val",),
+            task="salient",
+            remark="DAVIS 2016: each frame asked for the most salient object",
+        ),
+        Benchmark(name="pairs", dataset="salient/pairs", splits=("test",), task="salient", remark="your own pictures"),
     )
 }
 ALL = "all"

@@ -6,7 +6,7 @@ Differs: none. Each expression of a picture is a sample.
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Float64
 
 from unilseg_jax.evaluation.judged import Judged
 from unilseg_jax.evaluation.judges.base import Judge, UnitResult, Variant, samples_of
@@ -46,7 +46,7 @@ class ReferringJudge(Judge):
         """Judges the expressions of a picture; those whose truth is not published are left out."""
         triplet = self.source[unit]
         numbers = scored(triplet)
-        rows, scores = {}, np.zeros(len(numbers))
+        rows, scores = {}, np.zeros(0)
         for protocol in self.protocols:
             metric = ReferringMetric()
             probs = self._probabilities(triplet, numbers, protocol)
@@ -55,7 +55,8 @@ class ReferringJudge(Judge):
                 for maps, number in zip(probs, numbers, strict=True)
             ]
             rows[protocol.name] = metric.rows()
-            scores = np.array(ious) if protocol == self.protocols[0] else scores
+            if protocol == self.protocols[0]:
+                scores = _shown_scores(ious, rows[protocol.name]["union"])
         return UnitResult(_samples(triplet, numbers, scores), rows)
 
     def _probabilities(
@@ -126,7 +127,7 @@ class GeneralizedJudge(ReferringJudge):
         triplet = self.source[unit]
         numbers = scored(triplet)
         targets = [triplet.mask(number) > 0 for number in numbers]
-        rows, statistics = {}, {}
+        rows, statistics, scores = {}, {}, np.zeros(0)
         for protocol in self.protocols:
             probs = self._probabilities(triplet, numbers, protocol)
             masks = probs > protocol.threshold
@@ -134,12 +135,15 @@ class GeneralizedJudge(ReferringJudge):
             statistics |= {f"{protocol.name}/{name}": found[:, at] for at, name in enumerate(FEATURES)}
             for rule, nothing in self._rules(masks, found, protocol).items():
                 metric = GeneralizedReferringMetric()
-                for mask, target, empty in zip(masks, targets, nothing, strict=True):
+                shares = [
                     metric.update(mask, target, bool(empty))
-                rows[f"{protocol.name}/{rule}"] = metric.rows()
-        ious = self._ious(rows[self.variants[0].rows])
-        present = [bool(target.any()) for target in targets]
-        return UnitResult(_samples(triplet, numbers, ious, present=np.array(present, bool), **statistics), rows)
+                    for mask, target, empty in zip(masks, targets, nothing, strict=True)
+                ]
+                rows[key := f"{protocol.name}/{rule}"] = metric.rows()
+                if key == self.variants[0].rows:
+                    scores = np.array(shares, np.float64)
+        present = np.array([bool(target.any()) for target in targets], bool)
+        return UnitResult(_samples(triplet, numbers, scores, present=present, **statistics), rows)
 
     def _rules(
         self, masks: Bool[np.ndarray, "p h w"], statistics: np.ndarray, protocol: Protocol
@@ -151,16 +155,15 @@ class GeneralizedJudge(ReferringJudge):
             rules["presence"] = (pixels == 0) | (self.presence.score(statistics, protocol.name) < 0.5)
         return rules
 
-    @staticmethod
-    def _ious(rows: dict[str, np.ndarray]) -> np.ndarray:
-        count = len(next(iter(rows.values())))
-        one = [GeneralizedReferringMetric().with_rows({name: rows[name][[at]] for name in rows}) for at in range(count)]
-        return np.array([metric.compute()["giou"] for metric in one])
-
 
 def scored(triplet: Triplet) -> list[int]:
     """Returns the numbers of the phrases whose truth is known."""
     return [number for number, mask in enumerate(triplet.mask_index) if mask != UNKNOWN]
+
+
+def _shown_scores(ious: Sequence[float], unions: np.ndarray) -> Float64[np.ndarray, " p"]:
+    """Returns the IoUs by which samples are chosen to be shown; NaN where nothing is there and nothing was found."""
+    return np.where(unions > 0, np.array(ious, np.float64), np.nan)
 
 
 def _samples(triplet: Triplet, numbers: Sequence[int], scores: Sequence[float] | np.ndarray, **more: np.ndarray):

@@ -1,0 +1,78 @@
+"""Whether weights have seen a benchmark's pictures, as far as their own run has written it down."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from unilseg_jax.errors import UserError
+from unilseg_jax.input_pipeline import leakage_files
+
+SCENES = "scenes"
+
+
+def leakage_status(checkpoint: str, dataset: str, split: str) -> dict[str, Any]:
+    """Returns `status` and `reason`.
+
+    "clean": the run looked for the benchmark's pictures and left them out, or found none, or was trained on drawn
+    scenes alone. "leaky": it was trained on some. "unknown": nobody looked.
+
+    Args:
+        checkpoint: as it is evaluated; what the directory of a run says is read.
+        dataset: the benchmark's prepared set, such as `refcoco/refcoco`.
+        split: of it.
+
+    Raises:
+        UserError: a file of the run is damaged.
+    """
+    directory = Path(checkpoint)
+    config, found = _read(directory / "config.json"), _read(directory / leakage_files.FILE)
+    if config is None or found is None:
+        return _status("unknown", "these weights do not say what they were trained on")
+    try:
+        before = (found.get("init") or {}).get("leakage")
+        first = {name: value for name, value in config.get("init", {}).items() if value}
+        names = _entries_of(config, dataset, split)
+        trained = [entry["name"] for entry in config["input"]["sources"].values()]
+        counts = [row.get(name, 0) for row in found["overlaps"].values() for name in names]
+        kept = sum(counts) if found["mode"] == "paper" else 0
+    except (LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{checkpoint!r}: its config.json or {leakage_files.FILE} is damaged ({error})") from None
+    if kept:
+        return _status("leaky", f"trained on {kept} pictures of this split (config.firewall.mode was paper)")
+    if before == "paper":
+        return _status("leaky", "its first weights were trained on pictures of benchmarks")
+    if first:
+        return _status(
+            "unknown", f"started from {', '.join(map(str, first.values()))}, whose training data it cannot check"
+        )
+    if trained and all(name == SCENES for name in trained):
+        return _status("clean", "trained from scratch on drawn scenes alone")
+    if not names:
+        return _status("unknown", "its run did not look for this split; name it in config.firewall.benchmarks")
+    return _status("clean", f"its run looked for this split and left out {sum(counts)} pictures")
+
+
+def _entries_of(config: dict, dataset: str, split: str) -> list[str]:
+    """Returns the names by which a run's firewall knows a split."""
+    sources = {name: entry["source"] for name, entry in config.get("evals", {}).items()}
+    sources |= config.get("firewall", {}).get("benchmarks", {})
+    wanted = _whole(dataset), split
+    return [name for name, one in sources.items() if (_whole(one["name"]), one.get("split")) == wanted]
+
+
+def _whole(dataset: str) -> str:
+    """Returns a set's name with its configuration, which may be left out if it is named like the set."""
+    return dataset if "/" in dataset else f"{dataset}/{dataset}"
+
+
+def _status(status: str, reason: str) -> dict[str, Any]:
+    return {"status": status, "reason": reason}
+
+
+def _read(path: Path) -> dict | None:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{str(path)!r} is damaged ({error}); restore it") from None

@@ -1,0 +1,185 @@
+"""Evaluates one split of a benchmark: shares the work, writes down what is finished, makes the results and the report."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unilseg_jax.evaluation import curves, html_report, submission, video_view
+from unilseg_jax.evaluation.journal import Journal
+from unilseg_jax.evaluation.judged import choose
+from unilseg_jax.evaluation.judges.base import Judge, UnitResult
+from unilseg_jax.evaluation.judges.salient import SalientJudge
+from unilseg_jax.evaluation.judges.video import VideoJudge
+from unilseg_jax.evaluation.passport import Facts, entries
+from unilseg_jax.evaluation.report import without_nan
+from unilseg_jax.evaluation.results_files import RESULTS_FILE, SCHEMA_VERSION
+from unilseg_jax.interop.output import written_whole
+
+EXAMPLES = 4
+"""Predictions of each group in the report."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is to be done for one split.
+
+    Attributes:
+        judge: of the task, with source and model.
+        facts: of all its numbers.
+        task: name of the task.
+        checkpoint: as the user named it.
+        folder: where the results go.
+        units: how many of the judge's units are judged, from the first on.
+    """
+
+    judge: Judge
+    facts: Facts
+    task: str
+    checkpoint: str
+    folder: Path
+    units: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells this work from any other: weights, data, settings, versions."""
+        described = json.dumps([self.facts._asdict(), self.task, self.units, repr(self.judge.variants)], sort_keys=True)
+        return hashlib.sha256(described.encode()).hexdigest()[:12]
+
+    @property
+    def journal_folder(self) -> Path:
+        """Where finished units are written down until there are results."""
+        return self.folder / f"work-{self.fingerprint}"
+
+
+def finished_results(work: Work) -> dict[str, Any] | None:
+    """Returns the results of exactly this work if they are there, else None."""
+    try:
+        results = json.loads((work.folder / RESULTS_FILE).read_text(encoding="utf-8"))
+        return results if results["work"] == work.fingerprint else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def judge_share(
+    work: Work, process: int, processes: int, leave: Callable[[], None], progress: Callable[[Iterable], Iterable]
+) -> Journal:
+    """Judges the units of this process that are not finished, and writes them down.
+
+    Args:
+        work: to be shared.
+        process: number of this process.
+        processes: that share the work: each takes every so many-th unit.
+        leave: called before each unit; what it raises ends the work, and what is finished stays.
+        progress: shows how far it is.
+    """
+    journal = Journal(work.journal_folder, process)
+    if isinstance(work.judge, VideoJudge):
+        work.judge.masks_folder = work.journal_folder
+    done = journal.done()
+    mine = [unit for unit in range(process, work.units, processes) if unit not in done]
+    try:
+        for unit in progress(mine):
+            leave()
+            journal.add(unit, work.judge.judge(unit))
+    finally:
+        journal.flush()
+    return journal
+
+
+def write_results(work: Work, journal: Journal) -> dict[str, Any]:
+    """Puts together what all processes found; `results.json` comes last, so that it stands for the whole folder.
+
+    Returns:
+        The content of `results.json`.
+
+    Raises:
+        UserError: work is missing, or a file cannot be written.
+    """
+    found = journal.collect(work.units)
+    results = {
+        "schema_version": SCHEMA_VERSION,
+        "benchmark": work.facts.benchmark,
+        "split": work.facts.split,
+        "task": work.task,
+        "checkpoint": work.checkpoint,
+        "work": work.fingerprint,
+        "numbers": without_nan(entries(work.judge, found, work.facts)),
+    }
+    chosen = _chosen(found)
+    examples = {group: [work.judge.draw(*key) for key in keys] for group, keys in chosen.items()}
+    saliency = None
+    if isinstance(work.judge, SalientJudge):
+        variant = work.judge.variants[0]
+        saliency = variant.metric().with_rows(found.rows[variant.rows]).curves()
+        curves.write_curves(work.folder / "curves.png", saliency, f"{work.facts.benchmark} {work.facts.split}")
+    if isinstance(work.judge, VideoJudge):
+        _write_videos(work, chosen)
+    html_report.write_report(work.folder / "report.html", results, examples, saliency)
+    with written_whole(work.folder / RESULTS_FILE) as partial:
+        partial.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    journal.remove()
+    return results
+
+
+def _chosen(found: UnitResult) -> dict[str, list[tuple[int, int]]]:
+    """Returns the units and numbers of the best, the median and the worst samples."""
+    keys = zip(found.samples["unit"].tolist(), found.samples["number"].tolist(), strict=True)
+    scored = [(score, key) for score, key in zip(found.samples["score"].tolist(), keys, strict=True)]
+    return choose([pair for pair in scored if not math.isnan(pair[0])], EXAMPLES)
+
+
+def _write_videos(work: Work, chosen: dict[str, list[tuple[int, int]]]) -> None:
+    """Writes the submissions, and a view of the best, the median and the worst expression."""
+    judge = work.judge
+    assert isinstance(judge, VideoJudge)
+    if judge.writes_submissions:
+        for protocol in judge.protocols:
+            parts = [judge.masks_file(protocol, unit) for unit in range(work.units)]
+            submission.join(parts, work.folder / f"submission-{protocol.name}.zip")
+    for group, keys in chosen.items():
+        for key in keys[:1]:
+            images, predictions, targets, phrase = judge.view(*key)
+            video_view.write_video_view(work.folder / f"{group}.gif", images, predictions, targets, phrase)
+
+
+def images_of(judge: Judge, units: int) -> int:
+    """Returns how many pictures the first units hold."""
+    if isinstance(judge, VideoJudge):
+        return sum(len(frames) for _, frames in judge.videos[:units])
+    return units
+
+
+def headline(results: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Returns a row per entry, for a table: protocol, prediction, sentences, the headline with its interval."""
+    rows = []
+    for entry in results["numbers"]:
+        passport, key = entry["passport"], entry["headline"]
+        value, span = entry["metrics"].get(key), entry["intervals"].get(key)
+        rows.append(
+            (
+                f"{results['benchmark']}:{results['split']}",
+                passport["protocol"],
+                passport["prediction"] + (f", {passport['sentences']} sentences" if passport["sentences"] else ""),
+                key,
+                "–" if value is None else f"{value:.4f}",
+                "–" if span is None else f"{span[0]:.4f} to {span[1]:.4f}",
+            )
+        )
+    return rows
+
+
+def data_identity(judge: Judge) -> str:
+    """Returns a hash of what the source holds, as far as its index tells."""
+    index = getattr(judge.source, "index", None)
+    if index is None:
+        return repr(judge.source)
+    digest = hashlib.sha256()
+    for column in index:
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()[:16]
