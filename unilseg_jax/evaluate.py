@@ -219,10 +219,10 @@ def _print_table(done: Iterable[dict[str, Any]], output: Path) -> None:
 
     table = Table("benchmark", "protocol", "prediction", "number", "value", "95 % interval")
     for results in done:
-        for row in runner.headline(results):
+        for row in runner.headlines(results):
             table.add_row(*row)
-    Console(file=sys.stdout).print(table)
-    print(f"written to {output}")
+    Console(file=sys.stdout, width=max(120, Console().width)).print(table)
+    print(f"all numbers, with how they were counted: {output}/*/results.json; to look at: {output}/*/report.html")
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ BENCHMARKS = {
         ),
         Benchmark(
             name="pascal_context59",
-            dataset="pascal_context",
+            dataset="pascal_context/png",
             splits=("val",),
             task="semantic",
             vocabulary="pascal_context59",
@@ -111,7 +111,7 @@ BENCHMARKS = {
             task="salient",
             remark="DAVIS 2016: each frame asked for the most salient object",
         ),
-        Benchmark(name="pairs", dataset="salient/pairs", splits=("test",), task="salient", remark="your own pictures"),
+        Benchmark(name="pairs", dataset="salient/pairs", splits=("train",), task="salient", remark="your own pictures"),
     )
 }
 ALL = "all"

@@ -100,8 +100,8 @@ class Journal:
         missing = sorted(set(range(units)) - found.keys())
         if missing:
             raise UserError(
-                f"{len(missing)} of {units} units of work are not in {str(self.folder)!r}, such as number {missing[0]}; "
-                "all processes must see one --output folder"
+                f"{len(missing)} of {units} units of work are not in {str(self.folder)!r}, such as number "
+                f"{missing[0]}; all processes must see one --output folder"
             )
         return merged(sorted((unit, found[unit]) for unit in range(units)))
 

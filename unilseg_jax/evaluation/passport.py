@@ -1,7 +1,7 @@
 """What stands beside every number: how it was counted, of what, by which weights, and whether they knew the pictures.
 
-`results.json` of a benchmark holds one entry per way of counting, each with a passport of its own; `results_files` reads
-it and says what it must hold.
+`results.json` of a benchmark holds one entry per way of counting, each with a passport of its own; `results_files`
+reads it and says what it must hold.
 """
 
 import hashlib

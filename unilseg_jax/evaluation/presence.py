@@ -20,8 +20,8 @@ from scipy.special import expit
 from unilseg_jax.errors import UserError
 
 FEATURES = ("highest", "mean_inside", "log_area", "undecided")
-"""Statistics of a map: its highest probability; the mean over the mask; the logarithm of the mask's share of the picture;
-the share of pixels between a quarter and three quarters, of all above a quarter."""
+"""Statistics of a map: its highest probability; the mean over the mask; the logarithm of the mask's share of the
+picture; the share of pixels between a quarter and three quarters, of all above a quarter."""
 SCHEMA_VERSION = 1
 _PENALTY = 1e-3  # on the squared weights per sample: keeps them finite where the statistics separate the samples
 _LEAST_SHARE = 1e-6

@@ -1,4 +1,4 @@
-"""Evaluates one split of a benchmark: shares the work, writes down what is finished, makes the results and the report."""
+"""Evaluates one split of a benchmark: shares the work, writes down what is finished, makes results and report."""
 
 import dataclasses
 import hashlib
@@ -155,23 +155,28 @@ def images_of(judge: Judge, units: int) -> int:
     return units
 
 
-def headline(results: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Returns a row per entry, for a table: protocol, prediction, sentences, the headline with its interval."""
-    rows = []
+def headlines(results: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Returns for a table the headline of the first way of counting under each protocol, with its interval.
+
+    Returns:
+        Benchmark with split, protocol, what is judged, number, value, interval.
+    """
+    rows: dict[str, tuple[str, ...]] = {}
     for entry in results["numbers"]:
         passport, key = entry["passport"], entry["headline"]
         value, span = entry["metrics"].get(key), entry["intervals"].get(key)
-        rows.append(
+        rows.setdefault(
+            passport["protocol"],
             (
                 f"{results['benchmark']}:{results['split']}",
                 passport["protocol"],
-                passport["prediction"] + (f", {passport['sentences']} sentences" if passport["sentences"] else ""),
-                key,
+                passport["prediction"],
+                html_report.METRICS.get(key, key),
                 "–" if value is None else f"{value:.4f}",
                 "–" if span is None else f"{span[0]:.4f} to {span[1]:.4f}",
-            )
+            ),
         )
-    return rows
+    return list(rows.values())
 
 
 def data_identity(judge: Judge) -> str:

@@ -24,8 +24,8 @@ class UnitResult(NamedTuple):
     """What was found in a unit, or in many.
 
     Attributes:
-        samples: what was judged: `image` (which picture or video, by name), `phrase`, `kind`, `number` (of the sample in
-            its unit), `score` (0 to 1, to find good and bad ones); a judge may add columns.
+        samples: what was judged: `image` (name of the picture or video), `phrase`, `kind`, `number` (of the sample in
+            its unit), `score` (0 to 1, NaN for none: to find good and bad ones); a judge may add columns.
         rows: of the metrics, by the name of the table; each has a row per sample.
     """
 

@@ -1,7 +1,7 @@
 """Label maps: every picture is asked for every class, and each pixel goes to one (paper Tables 4, 5 and 7).
 
-Differs: the paper does not say how its masks become label maps; see `metrics.semantic.fuse_label_map`. Of parts, a pixel
-whose best part is not above the threshold is background (in no source).
+Differs: the paper does not say how its masks become label maps; see `metrics.semantic.fuse_label_map`. Of parts, a
+pixel whose best part is not above the threshold is background (in no source).
 """
 
 from typing import Any
