@@ -104,7 +104,11 @@ class Builder(TripletBuilder):
         """Makes the record of a picture: every part has one mask, which is all of it."""
         if isinstance(item, PictureFiles):
             picture = raw_files.read_picture(Path(item.picture))
-            yield self._record(item.stem, picture, _masks_of_map(item, picture))
+            labels = raw_files.read_label_map(Path(item.label_map), (picture.height, picture.width))
+            known = [row.label for row in prompts.class_names("part_imagenet")]
+            masks = masks_of_labels(labels, known, unlabelled=(BACKGROUND, IGNORED))
+            # The background is a class of the benchmark, so what is not judged must be told from it.
+            yield self._record(item.stem, picture, masks, ignored=(IGNORED, labels == IGNORED))
         else:
             yield self._of_annotations(split, item)
 
@@ -132,9 +136,10 @@ class Builder(TripletBuilder):
         image_id: str,
         picture: Picture,
         masks: dict[int, UInt8[np.ndarray, "h w"]] | dict[int, Bool[np.ndarray, "h w"]],
+        ignored: tuple[int, Bool[np.ndarray, "h w"]] | None = None,
     ) -> dict:
         names = prompts.class_names("part_imagenet")
-        return self.class_record(picture, masks, names, image_id=image_id, task="part", kind="part")
+        return self.class_record(picture, masks, names, image_id=image_id, task="part", kind="part", ignored=ignored)
 
     def _pair(self, home: Path, split: str) -> list[PictureFiles]:
         """Returns a split's pictures with their label maps, and lists those that have no partner."""
@@ -161,12 +166,6 @@ class Builder(TripletBuilder):
         folder = Path(self.pictures) / split
         # ImageNet's own training folder holds the pictures of all splits.
         return folder if folder.is_dir() else Path(self.pictures)
-
-
-def _masks_of_map(item: PictureFiles, picture: Picture) -> dict[int, Bool[np.ndarray, "h w"]]:
-    labels = raw_files.read_label_map(Path(item.label_map), (picture.height, picture.width))
-    known = [row.label for row in prompts.class_names("part_imagenet")]
-    return masks_of_labels(labels, known, unlabelled=(BACKGROUND, IGNORED))
 
 
 def _home(raw: Path) -> Path:

@@ -11,7 +11,7 @@ from unilseg_jax import prepare
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.conversion import SplitCounts, read_report
 from unilseg_jax.input_pipeline.sources import open_source
-from unilseg_jax.input_pipeline.triplet import Triplet
+from unilseg_jax.input_pipeline.triplet import Triplet, decode_record
 from unilseg_jax.ops.masks import polygons_to_mask
 from unilseg_jax.text.prompts import class_names
 
@@ -108,14 +108,20 @@ def test_names_are_those_of_the_authors(shared_dir):
     ]
 
 
-def test_ignored_pixels_are_in_no_mask(raw):
+def test_ignored_pixels_are_a_mask_that_no_phrase_names(raw):
     path = raw / f"annotations/train/{FIRST}.png"
     labels = np.asarray(Image.open(path)).copy()
     labels[:, :5] = 255
     Image.fromarray(labels).save(path)
-    sample = samples(convert(raw, "seg"))[0]
-    assert len(sample.masks) == 2
-    assert not sample.masks[:, :, :5].any()
+    directory = convert(raw, "seg")
+    record = open_split(directory).record(0)
+    sample = decode_record(record)
+    assert [bytes(kind).decode() for kind in record["mask_kinds"]] == ["part", "part", "ignored"]
+    assert list(record["mask_ids"])[-1] == 255
+    np.testing.assert_array_equal(sample.masks[-1], labels == 255)
+    assert not sample.masks[:2, :, :5].any()
+    assert sorted(sample.mask_index) == [0, 1]
+    assert read_report(directory)[0]["train"].objects == 2 * COUNT, "what is ignored is no object"
 
 
 def test_picture_without_a_part_stays_without_phrases(raw):

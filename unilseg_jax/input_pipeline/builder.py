@@ -168,6 +168,7 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         task: str,
         kind: str = "category",
         coco_id: int = -1,
+        ignored: tuple[int, Bool[np.ndarray, "h w"]] | None = None,
     ) -> dict[str, object]:
         """Makes the record of a picture with one mask and the phrase "all CLASS" for each of its classes.
 
@@ -179,6 +180,7 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             task: one of `triplet.TASKS`.
             kind: of the masks and phrases.
             coco_id: the picture's id in COCO, -1 if it is no COCO picture.
+            ignored: label and pixels that an evaluation leaves out, where pixels without a class count.
 
         Returns:
             The record; a mask's category is the class's phrase, its id the label.
@@ -186,6 +188,8 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         phrases, found = {name.label: name.phrase for name in names}, Annotations(picture.height, picture.width)
         for label, mask in masks.items():
             found.add(mask, [all_of(phrases[label])], kind=kind, category=phrases[label], source_id=label)
+        if ignored is not None and ignored[1].any():
+            found.add(ignored[1], (), kind="ignored", source_id=ignored[0])
         return self.record(
             picture, image_id=image_id, task=task, masks=found.masks, phrases=found.phrases, coco_id=coco_id
         )
@@ -292,7 +296,8 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                         self.conversion.skip(split, self.item_file(item), reason)
                         continue
                     seen.add(key)
-                    self.conversion.wrote(split, len(record["masks"]), len(record["phrases"]))
+                    objects = sum(kind != "ignored" for kind in record["mask_kinds"])
+                    self.conversion.wrote(split, objects, len(record["phrases"]))
                     yield record
             except UserError as error:
                 self.conversion.lose_item(split, self.item_file(item), str(error))

@@ -29,7 +29,8 @@ A phrase that means several objects has the union of their masks as one mask of 
 phrase matches nothing in the picture; several such phrases with one `phrase_objects` mean one absent object (older
 records lack this field). `UNKNOWN` says that nobody published what it matches (frames of a
 benchmark that is scored elsewhere): such a phrase can be predicted, but neither learnt from nor scored.
-A mask of kind "box" fills the box of an object that nobody outlined: no phrase may name it, so none learns it.
+A mask of kind "box" fills the box of an object that nobody outlined, one of kind "ignored" covers the pixels that an
+evaluation leaves out: no phrase may name them, so none learns them.
 """
 
 import dataclasses
@@ -45,7 +46,7 @@ from unilseg_jax.input_pipeline.stored_pictures import decode_image
 from unilseg_jax.ops.masks import rle_runs, rle_to_mask
 
 SCHEMA_VERSION = 1
-MASK_KINDS = ("instance", "category", "part", "salient", "box")
+MASK_KINDS = ("instance", "category", "part", "salient", "box", "ignored")
 TASKS = ("referring", "semantic", "part", "salient", "video", "none")
 NOTHING = -1
 UNKNOWN = -2
@@ -235,8 +236,8 @@ def _check_phrases(phrases: Sequence[RecordPhrase], masks: Sequence[RecordMask])
             raise UserError(f"the phrase {phrase.text!r} says nothing, a text with letters is wanted")
         if not UNKNOWN <= phrase.mask_index < len(masks):
             raise UserError(f"the phrase {phrase.text!r} names mask {phrase.mask_index} of {len(masks)}")
-        if phrase.mask_index >= 0 and masks[phrase.mask_index].kind == "box":
-            raise UserError(f"the phrase {phrase.text!r} names a box, a mask that was drawn is wanted")
+        if phrase.mask_index >= 0 and (kind := masks[phrase.mask_index].kind) in ("box", "ignored"):
+            raise UserError(f"the phrase {phrase.text!r} names a mask of kind {kind!r}, one of an object is wanted")
 
 
 def check_version(record: Mapping) -> None:
