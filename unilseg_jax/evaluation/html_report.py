@@ -152,8 +152,8 @@ def _warnings(numbers: Sequence[dict]) -> list[dict[str, str]]:
         elif status != "clean":
             found["Leakage", f"these weights were trained on pictures of this benchmark{more}."] = None
         if not passport.get("complete", False):
-            counts = f"{_plain(passport.get('images'))} pictures and {_plain(passport.get('phrases'))} phrases"
-            said = f"{counts} were judged, not the whole split; do not compare with published numbers."
+            counts = f"{_plain(passport.get('images'))} pictures were judged"
+            said = f"{counts}, not the split as it was published; do not compare with published numbers."
             found["Incomplete", said] = None
     return [{"word": word, "text": text} for word, text in found]
 
