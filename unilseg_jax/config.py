@@ -63,6 +63,8 @@ def base_config() -> ConfigDict:
 
     # Evaluations by name; `every` 0 runs one only at the end.
     config.evals = ConfigDict()
+    # Benchmarks by name, judged as `evaluate` judges them; see `benchmark`.
+    config.benchmarks = ConfigDict()
 
     # Training pictures that are also in an evaluation, or in one of these further sources by name, are left out
     # ("drop"), or kept as the literature does, and every number marked ("paper").
@@ -121,6 +123,20 @@ def evaluation(source: ConfigDict, *, every: int = 0, shuffled: bool = False, **
     entry = ConfigDict({"source": source, "every": every, "shuffled": shuffled})
     entry.update({"batch_size": 8, "prompts": 4, "resize": "stretch", "threshold": 0.5, "max_images": 0, **changes})
     return entry
+
+
+def benchmark(name: str, *, data_dir: str, every: int = 0, max_images: int = 0, protocol: str = "paper") -> ConfigDict:
+    """Returns an entry of `config.benchmarks`.
+
+    Args:
+        name: as `evaluate --benchmark` takes it, with its split: such as `ade20k:val`.
+        data_dir: what `prepare` was given as `--out`.
+        every: steps between evaluations during training; 0 only at the end.
+        max_images: only the first so many pictures, or videos; 0 for all.
+        protocol: "paper", "released", or "both", of which the first counts for `best_metric` and the curves.
+    """
+    entry = {"name": name, "data_dir": data_dir, "every": every, "max_images": max_images, "protocol": protocol}
+    return ConfigDict(entry)
 
 
 def use_swin(config: ConfigDict, size: str) -> None:
@@ -184,6 +200,8 @@ def shrink(config: ConfigDict) -> None:
     config.optim.update(warmup_steps=min(config.optim.warmup_steps, 2), accumulate=1)
     for entry in config.evals.values():
         entry.update(every=min(entry.every, 3), batch_size=8, prompts=2, max_images=4)
+    for entry in config.benchmarks.values():
+        entry.update(every=min(entry.every, 3), max_images=2)
 
 
 def architecture_of(config: ConfigDict) -> Architecture:
@@ -207,6 +225,7 @@ def check(config: ConfigDict) -> None:
     tables = {
         "config.input.sources": lambda entry: training_source(_source_like(entry)),
         "config.evals": lambda entry: evaluation(_source_like(entry.get("source"))),
+        "config.benchmarks": lambda entry: benchmark("", data_dir=""),
         "config.firewall.benchmarks": _source_like,
     }
     check_keys(config, base_config(), tables)

@@ -20,6 +20,12 @@ RULES = "wanted are pairs of a regular expression and a number, such as (('image
 RESIZES = ("letterbox", "stretch")
 BEST_BY = ("oiou", "miou", *(f"pr_at_{percent}" for percent in (50, 60, 70, 80, 90)))
 """What of `evaluator.summarise` is the better, the greater it is."""
+BENCHMARK_BEST_BY = (
+    *BEST_BY,
+    *("giou", "ciou", "n_acc", "t_acc", "j_and_f", "j", "f", "miou_without_background", "macc", "aacc"),
+    *("f_mean", "f_max", "f_adaptive", "f_weighted", "s_measure", "e_mean", "e_max", "e_adaptive"),
+)
+"""The same of benchmarks."""
 
 
 def check_keys(
@@ -139,9 +145,17 @@ def check_values(config: ConfigDict) -> None:
     _check_choices(config)
     flags_of(config.xla_flags)
     _check_watch(config)
-    for name in config.firewall.benchmarks:
-        if name in config.evals:
-            raise UserError(f"config.firewall.benchmarks.{name} is named like an evaluation; give it another name")
+    names = [*config.evals, *config.benchmarks, *config.firewall.benchmarks]
+    for name in (name for name in names if names.count(name) > 1):
+        raise UserError(
+            f"two of config.evals, config.benchmarks and config.firewall.benchmarks have an entry {name!r}; give one "
+            "another name"
+        )
+    for name, entry in config.benchmarks.items():
+        if entry.name.count(":") != 1 or not entry.name.rpartition(":")[2]:
+            raise UserError(
+                f"config.benchmarks.{name}.name = {entry.name!r} must be a benchmark with its split, NAME:SPLIT"
+            )
     if config.init.model and (config.init.swin or config.init.clip):
         raise UserError("config.init: give either model (a whole one) or swin and clip, not both")
 
@@ -157,6 +171,8 @@ def _check_choices(config: ConfigDict) -> None:
         "input.resize": (config.input.resize, RESIZES),
     }
     choices |= {f"evals.{name}.resize": (entry.resize, RESIZES) for name, entry in config.evals.items()}
+    protocols = ("paper", "released", "both")
+    choices |= {f"benchmarks.{name}.protocol": (entry.protocol, protocols) for name, entry in config.benchmarks.items()}
     for key, (value, names) in choices.items():
         if value not in names:
             raise UserError(f"config.{key} = {value!r} must be {' or '.join(map(repr, names))}")
@@ -165,13 +181,14 @@ def _check_choices(config: ConfigDict) -> None:
 def _check_watch(config: ConfigDict) -> None:
     """Refuses a metric that no evaluation has, steps that cannot be traced, a time that cannot be waited."""
     evaluation, _, number = config.best_metric.rpartition("/")
-    if config.best_metric and evaluation not in config.evals:
-        names = ", ".join(f"{name}/oiou" for name in config.evals)
+    known = dict.fromkeys(config.evals, BEST_BY) | dict.fromkeys(config.benchmarks, BENCHMARK_BEST_BY)
+    if config.best_metric and evaluation not in known:
+        names = ", ".join(f"{name}/{numbers[0]}" for name, numbers in known.items())
         raise UserError(f"config.best_metric = {config.best_metric!r} is of no evaluation; there are such as {names}")
-    if config.best_metric and number not in BEST_BY:
+    if config.best_metric and number not in known[evaluation]:
         raise UserError(
             f"config.best_metric = {config.best_metric!r} is nothing that an evaluation gets better in; wanted "
-            f"{evaluation}/ and one of {', '.join(BEST_BY)}"
+            f"{evaluation}/ and one of {', '.join(known[evaluation])}"
         )
     steps = config.profile_steps
     whole = all(_is_number(step) and isinstance(step, Integral) for step in steps)
@@ -195,6 +212,8 @@ def _check_least(config: ConfigDict) -> None:
     for name in config.evals:
         one += [f"evals.{name}.batch_size", f"evals.{name}.prompts"]
         zero += [f"evals.{name}.every", f"evals.{name}.max_images"]
+    for name in config.benchmarks:
+        zero += [f"benchmarks.{name}.every", f"benchmarks.{name}.max_images"]
     values = dict(_leaves(config, "config"))
     for least, keys in ((1, one), (0, zero)):
         for key in keys:
