@@ -78,7 +78,7 @@ class Results(NamedTuple):
 
 
 def read_arguments(arguments: Sequence[str]) -> list[Results]:
-    """Reads files, and all `results.json` in and below folders.
+    """Reads files, and all `results.json` in and below folders; there, those of which nothing is scored are left out.
 
     Args:
         arguments: paths of files and folders; one that is named twice is read once.
@@ -86,7 +86,14 @@ def read_arguments(arguments: Sequence[str]) -> list[Results]:
     Raises:
         UserError: there is no such file, or it is not one of results; names it and the place within.
     """
-    return [read_results(path, argument) for argument in dict.fromkeys(arguments) for path in _files(argument)]
+    found = []
+    for argument in dict.fromkeys(arguments):
+        results = [read_results(path, argument) for path in _files(argument)]
+        scored = [one for one in results if one.numbers]
+        if not scored:
+            raise _bad(Path(results[0].path), "has no numbers")
+        found += scored
+    return found
 
 
 def _files(argument: str) -> Iterator[Path]:
@@ -116,8 +123,6 @@ def read_results(path: Path, argument: str = "") -> Results:
     if type(version) is not int or version != SCHEMA_VERSION:
         raise _bad(path, f"has schema_version {_short(version)}, {SCHEMA_VERSION} is read here")
     _checked(path, content, _RESULTS, "")
-    if not content["numbers"]:
-        raise _bad(path, "has no numbers")
     numbers = tuple(_number(path, entry, f"numbers[{index}]") for index, entry in enumerate(content["numbers"]))
     for index, number in enumerate(numbers):
         for key in ("benchmark", "split"):
