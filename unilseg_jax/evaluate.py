@@ -4,12 +4,13 @@ Usage: python -m unilseg_jax.evaluate --checkpoint C --benchmark NAME[:SPLIT] [-
 """
 
 import argparse
+import math
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,8 +19,11 @@ from rich.table import Table
 from unilseg_jax.command_line import OneLineParser, path_text, positive_int
 from unilseg_jax.errors import StoppedBySignal, UserError, run_command
 from unilseg_jax.evaluation import benchmarks
+from unilseg_jax.interop.output import check_parents
 
 if TYPE_CHECKING:  # main imports them once the arguments were checked: they bring JAX
+    from unilseg_jax.evaluation.judges.base import UnitResult
+    from unilseg_jax.evaluation.predictor import Predictor
     from unilseg_jax.evaluation.presence import PresenceModel
     from unilseg_jax.evaluation.runner import Work
     from unilseg_jax.interop.pretrained import Pretrained
@@ -38,12 +42,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     if not Path(arguments.checkpoint).exists():
         raise UserError(f"no such checkpoint: {arguments.checkpoint!r}; check the path")
-    requests = [pair for name in dict.fromkeys(arguments.benchmark) for pair in _find(name)]
+    requests = _requests(arguments.benchmark)
     output = Path(arguments.output)
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {arguments.output!r} is a file, a folder is wanted")
-    if arguments.fit_presence and [task.task for task, _ in requests if task] != ["generalized"]:
-        raise UserError("--fit-presence wants one split of grefcoco and no other benchmark, such as grefcoco:train")
+    check_parents(output)
+    if arguments.fit_presence:
+        if [one.benchmark.task if one.benchmark else RUN for one in requests] != ["generalized"]:
+            raise UserError("--fit-presence wants one split of grefcoco and no other benchmark, such as grefcoco:train")
+        if Path(arguments.fit_presence).is_dir():
+            raise UserError(f"--fit-presence {arguments.fit_presence!r} is a folder, a file is wanted")
+        check_parents(Path(arguments.fit_presence))
 
     # Imported here: JAX takes seconds, a mistake in the arguments should not.
     import jax
@@ -59,32 +68,36 @@ def main(argv: Sequence[str] | None = None) -> None:
         num_processes=arguments.num_processes,
         process_id=arguments.process_id,
         timeout=arguments.timeout,
+        names=distributed.Names("--coordinator", "--num-processes", "--process-id"),
     )
     process, processes = jax.process_index(), jax.process_count()
-    console = Console(stderr=True, emoji=False)
+    # The first process speaks for all.
+    console = Console(stderr=True, emoji=False, quiet=process > 0)
     pretrained = _load(arguments.checkpoint)
     weights = weights_sha256(pretrained.variables)
     presence = _presence(arguments.presence, weights)
     predictor = Predictor(pretrained, input_size=arguments.input_size, dtype=arguments.dtype)
-    stop = _Stop()
+    # Opened before any is judged: what is missing should be known now, not after hours.
+    works = _works(arguments, requests, predictor, weights, presence, console)
     done: list[dict[str, Any]] = []
-    for work in _works(arguments, requests, predictor, weights, presence, console):
-        results = runner.finished_results(work)
-        if results is None:
-            title = f"{work.facts.benchmark}:{work.facts.split}"
-            with stop:
+    with _Stop() as stop:
+        for work in works:
+            # Finished results do not hold what the presence score is fitted on.
+            results = None if arguments.fit_presence else runner.finished_results(work)
+            if results is None:
+                title = f"{work.facts.benchmark}:{work.facts.split}"
                 journal = runner.judge_share(
                     work, process, processes, stop.leave, lambda units, title=title: _shown(units, title, console)
                 )
-            distributed.wait_for_all(title, arguments.timeout)
-            if process == 0:
-                if arguments.fit_presence:
-                    _fit_presence(arguments.fit_presence, work, journal.collect(work.units), weights)
-                results = runner.write_results(work, journal)
-        elif process == 0:
-            console.print(f"{work.folder} is there already", highlight=False)
-        if results is not None:
-            done.append(results)
+                distributed.wait_for_all(title, arguments.timeout)
+                if process == 0:
+                    if arguments.fit_presence:
+                        _fit_presence(arguments.fit_presence, work, journal.collect(work.units), weights)
+                    results = runner.write_results(work, journal)
+            else:
+                console.print(f"{work.folder} is there already", highlight=False, markup=False)
+            if results is not None:
+                done.append(results)
     if process == 0:
         _print_table(done, output)
 
@@ -117,16 +130,50 @@ def _parser() -> OneLineParser:
     several.add_argument("--num-processes", type=positive_int, default=0, metavar="N")
     several.add_argument("--process-id", type=int, default=-1, metavar="I")
     several.add_argument(
-        "--timeout", type=float, default=1800.0, metavar="S", help="how long they wait for one another"
+        "--timeout", type=_seconds, default=1800.0, metavar="S", help="how long they wait for one another"
     )
     return parser
 
 
-def _find(name: str) -> list[tuple[benchmarks.Benchmark | None, str]]:
-    """Returns benchmarks with their splits; None stands for the run's own evaluations."""
-    if name.partition(":")[0] == RUN:
-        return [(None, name.partition(":")[2])]
-    return list(benchmarks.find(name))
+def _seconds(text: str) -> float:
+    """Returns a time above 0; for `type=` of an argument."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
+
+
+class _Request(NamedTuple):
+    """A split of a benchmark that is asked for.
+
+    Attributes:
+        benchmark: of the table; None stands for the run's own evaluations.
+        split: of the benchmark, or the name of an evaluation, "" for all of them.
+        by_name: whether it was named, not only meant by `all`.
+    """
+
+    benchmark: benchmarks.Benchmark | None
+    split: str
+    by_name: bool = True
+
+
+def _requests(names: Sequence[str]) -> list[_Request]:
+    """Returns what is asked for, each once."""
+    found: dict[tuple[benchmarks.Benchmark | None, str], bool] = {}
+    for name in names:
+        first, colon, rest = name.partition(":")
+        if first == RUN and (rest or not colon):
+            pairs = [(None, rest)]
+        else:
+            pairs = benchmarks.find(name)
+        for pair in pairs:
+            found[pair] = found.get(pair, False) or name != benchmarks.ALL
+    if (None, "") in found:  # they hold the others
+        found = {pair: by_name for pair, by_name in found.items() if pair[0] or not pair[1]}
+    return [_Request(*pair, by_name) for pair, by_name in found.items()]
 
 
 def _load(checkpoint: str) -> "Pretrained":
@@ -150,7 +197,7 @@ def _presence(path: str | None, weights: str) -> "PresenceModel | None":
     return model
 
 
-def _fit_presence(path: str, work: "Work", found, weights: str) -> None:
+def _fit_presence(path: str, work: "Work", found: "UnitResult", weights: str) -> None:
     """Fits the presence score on what was found, and writes it."""
     import numpy as np
 
@@ -168,22 +215,39 @@ def _fit_presence(path: str, work: "Work", found, weights: str) -> None:
     print(f"fitted on {fitted_on}: {path}")
 
 
-def _works(arguments: argparse.Namespace, requests, predictor, weights: str, presence, console) -> "Iterator[Work]":
-    """Yields what is to be done; of `all`, what is not prepared is named and left out."""
+def _works(
+    arguments: argparse.Namespace,
+    requests: Sequence[_Request],
+    predictor: "Predictor",
+    weights: str,
+    presence: "PresenceModel | None",
+    console: Console,
+) -> "list[Work]":
+    """Returns what is to be done; of `all`, what is not prepared is named and left out."""
     from unilseg_jax.evaluation import works
 
-    own = [split for benchmark, split in requests if benchmark is None]
-    for split in own:
-        yield from works.of_run(arguments, split, predictor, weights)
-    for benchmark, split in requests:
+    options = works.Options(
+        checkpoint=arguments.checkpoint,
+        output=arguments.output,
+        data=arguments.data,
+        protocol=arguments.protocol,
+        max_images=arguments.max_images,
+        dtype=arguments.dtype,
+    )
+    found: list[Work] = []
+    for benchmark, split, by_name in requests:
         if benchmark is None:
+            found += works.of_run(options, split, predictor, weights)
             continue
         try:
-            yield works.of_benchmark(arguments, benchmark, split, predictor, weights, presence)
+            found.append(works.of_benchmark(options, benchmark, split, predictor, weights, presence))
         except UserError as error:
-            if arguments.benchmark != [benchmarks.ALL]:
+            if by_name:
                 raise
             console.print(f"left out: {benchmark.name}:{split}: {error}", highlight=False, markup=False)
+    if not found:
+        raise UserError(f"no benchmark is prepared in {arguments.data!r}; name what prepare wrote with --data")
+    return found
 
 
 class _Stop:
@@ -192,11 +256,13 @@ class _Stop:
     def __init__(self):
         self._came = False
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "_Stop":
         self._before = signal.signal(signal.SIGTERM, self._received)
+        return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        # None: with several processes JAX listens to it, in a way that Python cannot bring back.
+        signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         self._came = True

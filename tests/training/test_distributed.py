@@ -63,9 +63,9 @@ def test_flags_count_more_than_the_cluster():
     ("variables", "flags", "message"),
     [
         ({}, {"coordinator": "a"}, "'a' must be host:port"),
-        ({}, {"coordinator": "a:1"}, "process_id = -1 must be 0 to num_processes - 1"),
+        ({}, {"coordinator": "a:1"}, "process_id = -1 must be 0 to config.distributed.num_processes - 1"),
         ({}, {"coordinator": "a:1", "num_processes": 2, "process_id": 2}, "process_id = 2 must be 0 to"),
-        ({}, {"num_processes": 2}, "need config.distributed.coordinator"),
+        ({}, {"num_processes": 2}, "need config.distributed.coordinator, which is host:port"),
         ({key: POD[key] for key in list(POD)[:2]}, {}, "no JAX_COORDINATOR_ADDRESS"),
     ],
 )
@@ -83,12 +83,20 @@ def test_flags_that_do_not_fit_are_refused(variables, flags, message):
         ({"JOB_COMPLETION_INDEX": "x"}, "the variable JOB_COMPLETION_INDEX = 'x' must be a whole number, at least 0"),
         ({"JOB_COMPLETION_INDEX": "-1"}, "the variable JOB_COMPLETION_INDEX = '-1' must be a whole number"),
         ({"SLURM_STEP_NUM_TASKS": "many"}, "the variable SLURM_STEP_NUM_TASKS = 'many' must be a whole number"),
-        ({"JOB_COMPLETION_INDEX": "4"}, "process_id = 4 must be 0 to num_processes - 1, and num_processes is 4"),
+        ({"JOB_COMPLETION_INDEX": "4"}, "JOB_COMPLETION_INDEX = 4 must be 0 to JAX_NUM_PROCESSES - 1, and that is 4"),
     ],
 )
 def test_variables_that_say_no_number_of_use_are_refused(changes, message):
     with pytest.raises(UserError, match=re.escape(message)):
         found({**POD, **changes})
+
+
+def test_who_has_flags_is_told_of_flags():
+    names = distributed.Names("--coordinator", "--num-processes", "--process-id")
+    with pytest.raises(UserError, match=r"^--process-id = 2 must be 0 to --num-processes - 1, and that is 2; give both"):
+        found({}, coordinator="a:1", num_processes=2, process_id=2, names=names)
+    with pytest.raises(UserError, match=r"^--num-processes and --process-id need --coordinator, which is host:port$"):
+        found({}, num_processes=2, names=names)
 
 
 def test_pods_that_are_not_told_their_number_do_not_train_each_for_itself():
@@ -182,5 +190,5 @@ def test_of_processes_that_jax_finds_those_that_came_are_named(tmp_path):
 
 def test_where_jax_finds_no_cluster_nothing_is_left(tmp_path):
     _, err = process(tmp_path, distributed.AUTO, 0, 5).communicate(timeout=60)
-    assert "UserError: config.distributed: no cluster found here (" in err
+    assert "UserError: no cluster found here (" in err
     assert not list(tmp_path.iterdir())

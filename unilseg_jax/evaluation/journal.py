@@ -7,6 +7,7 @@ of, so that results of other weights or other settings never mix.
 import io
 import os
 import shutil
+import struct
 import time
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -48,8 +49,9 @@ class Journal:
         for path in self._parts():
             try:
                 with np.load(path, allow_pickle=False) as arrays:
-                    found |= set(arrays["units"].tolist())
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                    found |= {unit for unit, _ in _split(dict(arrays))}
+            # A flipped bit can make a zip look encrypted (RuntimeError) or packed in a way that nobody knows.
+            except (OSError, ValueError, LookupError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile):
                 path.unlink(missing_ok=True)
         return found
 

@@ -16,7 +16,7 @@ from unilseg_jax.evaluation.judged import choose
 from unilseg_jax.evaluation.judges.base import Judge, UnitResult
 from unilseg_jax.evaluation.judges.salient import SalientJudge
 from unilseg_jax.evaluation.judges.video import VideoJudge
-from unilseg_jax.evaluation.passport import Facts, entries
+from unilseg_jax.evaluation.passport import Facts, entries, versions
 from unilseg_jax.evaluation.report import without_nan
 from unilseg_jax.evaluation.results_files import RESULTS_FILE, SCHEMA_VERSION
 from unilseg_jax.interop.output import written_whole
@@ -48,7 +48,16 @@ class Work:
     @property
     def fingerprint(self) -> str:
         """Tells this work from any other: weights, data, settings, versions."""
-        described = json.dumps([self.facts._asdict(), self.task, self.units, repr(self.judge.variants)], sort_keys=True)
+        described = json.dumps(
+            [
+                self.facts._asdict(),
+                self.task,
+                self.units,
+                [one.described() for one in self.judge.variants],
+                versions(),
+            ],
+            sort_keys=True,
+        )
         return hashlib.sha256(described.encode()).hexdigest()[:12]
 
     @property

@@ -1,7 +1,9 @@
 """From what a user asks for to what is to be done: opens the data, chooses the judge, states the facts."""
 
-import argparse
+import dataclasses
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -21,8 +23,29 @@ from unilseg_jax.input_pipeline.loader import make_source
 from unilseg_jax.input_pipeline.sources import TripletSource, open_source
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a user decides for all works.
+
+    Attributes:
+        checkpoint: as it was named.
+        output: folder that gets a folder per work.
+        data: what `prepare` wrote.
+        protocol: "both", or the name of one.
+        max_images: only the first so many pictures or videos; None for all.
+        dtype: of matrix products, for the passport.
+    """
+
+    checkpoint: str
+    output: str
+    data: str
+    protocol: str = "both"
+    max_images: int | None = None
+    dtype: str = "float32"
+
+
 def of_benchmark(
-    arguments: argparse.Namespace,
+    options: Options,
     benchmark: Benchmark,
     split: str,
     predictor: Predictor,
@@ -32,7 +55,7 @@ def of_benchmark(
     """Returns the work on a split of a benchmark.
 
     Args:
-        arguments: of the command.
+        options: of all works.
         benchmark: of the table.
         split: of its data set.
         predictor: the model.
@@ -40,14 +63,16 @@ def of_benchmark(
         presence: for expressions that may mean nothing.
 
     Raises:
-        UserError: the data is not there.
+        UserError: the data is not there, or the presence score does not fit.
     """
-    source = open_source(benchmark.dataset, data_dir=arguments.data, split=split)
-    protocols = [one for one in PROTOCOLS.values() if arguments.protocol in ("both", one.name)]
+    source = open_source(benchmark.dataset, data_dir=options.data, split=split)
+    protocols = [one for one in PROTOCOLS.values() if options.protocol in ("both", one.name)]
     more = {"presence": presence} if JUDGES[benchmark.task] is GeneralizedJudge else {}
+    if presence and more:
+        _check_presence(presence, f"{benchmark.name}:{split}", protocols)
     judge = JUDGES[benchmark.task](source, predictor, protocols, benchmark.vocabulary, **more)
-    units = min(len(judge), arguments.max_images or len(judge))
-    fitted = {"presence_fitted_on": presence.fitted_on} if presence and more else {}
+    units = min(len(judge), options.max_images or len(judge))
+    fitted = {"presence_fitted_on": presence.fitted_on, "presence": _digest(presence)} if presence and more else {}
     facts = Facts(
         benchmark=benchmark.name,
         split=split,
@@ -55,21 +80,21 @@ def of_benchmark(
         complete=units == len(judge) and _is_whole(source, split),
         weights_sha256=weights,
         input_size=predictor.input_size,
-        dtype=arguments.dtype,
-        leakage=leakage_status(arguments.checkpoint, benchmark.dataset, split),
+        dtype=options.dtype,
+        leakage=leakage_status(options.checkpoint, benchmark.dataset, split),
         more={"remark": benchmark.remark, "data": data_identity(judge), "device": jax.default_backend(), **fitted},
     )
-    folder = Path(arguments.output) / f"{benchmark.name}-{split}"
+    folder = Path(options.output) / f"{benchmark.name}-{split}"
     return Work(
-        judge=judge, facts=facts, task=benchmark.task, checkpoint=arguments.checkpoint, folder=folder, units=units
+        judge=judge, facts=facts, task=benchmark.task, checkpoint=options.checkpoint, folder=folder, units=units
     )
 
 
-def of_run(arguments: argparse.Namespace, name: str, predictor: Predictor, weights: str) -> list[Work]:
+def of_run(options: Options, name: str, predictor: Predictor, weights: str) -> list[Work]:
     """Returns the work on the evaluations of a run's own config, with its ways of resizing and cutting.
 
     Args:
-        arguments: of the command; the checkpoint is the run's directory.
+        options: of all works; the checkpoint is the run's directory.
         name: of one evaluation; "" for all.
         predictor: the model.
         weights: their hash.
@@ -77,10 +102,13 @@ def of_run(arguments: argparse.Namespace, name: str, predictor: Predictor, weigh
     Raises:
         UserError: the checkpoint is no run, or has no such evaluation.
     """
-    path = Path(arguments.checkpoint) / "config.json"
+    path = Path(options.checkpoint) / "config.json"
     if not path.is_file():
-        raise UserError(f"--benchmark run wants the directory of a training run, {arguments.checkpoint!r} is none")
-    evals = json.loads(path.read_text(encoding="utf-8"))["evals"]
+        raise UserError(f"--benchmark run wants the directory of a training run, {options.checkpoint!r} is none")
+    try:
+        evals = json.loads(path.read_text(encoding="utf-8"))["evals"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{str(path)!r} is damaged ({error}); restore it") from None
     if name and name not in evals:
         raise UserError(f"the run has no evaluation {name!r}; it has {', '.join(evals) or 'none'}")
     works = []
@@ -89,7 +117,7 @@ def of_run(arguments: argparse.Namespace, name: str, predictor: Predictor, weigh
         protocol = _protocol(entry["resize"], entry["threshold"])
         source = make_source(entry["source"])
         judge = ReferringJudge(source, predictor, [protocol])
-        limits = [limit for limit in (entry["max_images"], arguments.max_images) if limit]
+        limits = [limit for limit in (entry["max_images"], options.max_images) if limit]
         units = min([len(judge), *limits])
         dataset, split = entry["source"]["name"], entry["source"].get("split", key)
         facts = Facts(
@@ -99,17 +127,32 @@ def of_run(arguments: argparse.Namespace, name: str, predictor: Predictor, weigh
             complete=units == len(judge),
             weights_sha256=weights,
             input_size=predictor.input_size,
-            dtype=arguments.dtype,
-            leakage=leakage_status(arguments.checkpoint, dataset, split),
+            dtype=options.dtype,
+            leakage=leakage_status(options.checkpoint, dataset, split),
             more={"data": data_identity(judge), "device": jax.default_backend()},
         )
-        folder = Path(arguments.output) / f"run-{key}"
+        folder = Path(options.output) / f"run-{key}"
         works.append(
-            Work(
-                judge=judge, facts=facts, task="referring", checkpoint=arguments.checkpoint, folder=folder, units=units
-            )
+            Work(judge=judge, facts=facts, task="referring", checkpoint=options.checkpoint, folder=folder, units=units)
         )
     return works
+
+
+def _check_presence(presence: PresenceModel, where: str, protocols: Sequence[Protocol]) -> None:
+    """Refuses a score that was fitted for other protocols, or on what is judged."""
+    if absent := [one.name for one in protocols if one.name not in presence.coefficients]:
+        raise UserError(
+            f"the presence score was fitted for the protocol {', '.join(presence.coefficients)}, not for {absent[0]}; "
+            "fit it for both, or say --protocol"
+        )
+    if presence.fitted_on == where:
+        raise UserError(f"the presence score was fitted on {where} itself; fit it on another split")
+
+
+def _digest(presence: PresenceModel) -> str:
+    """Returns a short hash of the coefficients, by which two fits on one split are told apart."""
+    rows = {name: [float(one) for one in row] for name, row in presence.coefficients.items()}
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _protocol(resize: str, threshold: float) -> Protocol:

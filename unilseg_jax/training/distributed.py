@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,7 +24,20 @@ WAITING = "waiting"
 """Folder of the run's directory with a file for each process that waits for the others to start."""
 
 
-def processes_of(environment: Mapping[str, str], *, coordinator: str, num_processes: int, process_id: int) -> dict:
+class Names(NamedTuple):
+    """What users call the arguments of `processes_of`, for messages."""
+
+    coordinator: str = "config.distributed.coordinator"
+    num_processes: str = "config.distributed.num_processes"
+    process_id: str = "config.distributed.process_id"
+
+
+CONFIG, PODS = Names(), Names("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JOB_COMPLETION_INDEX")
+
+
+def processes_of(
+    environment: Mapping[str, str], *, coordinator: str, num_processes: int, process_id: int, names: Names = CONFIG
+) -> dict:
     """Returns the arguments of `jax.distributed.initialize`; none for a run of one process.
 
     Args:
@@ -35,16 +48,17 @@ def processes_of(environment: Mapping[str, str], *, coordinator: str, num_proces
         coordinator: host:port of process 0; "" looks into the environment, `AUTO` lets JAX look.
         num_processes: of the run, if a host is given.
         process_id: 0 to num_processes - 1, as well.
+        names: of these three.
 
     Raises:
         UserError: the three do not fit together, or a variable cannot be used.
     """
     if coordinator and coordinator != AUTO:
         if not re.fullmatch(r".+:\d+", coordinator):
-            raise UserError(f"config.distributed.coordinator = {coordinator!r} must be host:port, or {AUTO!r}")
+            raise UserError(f"{names.coordinator} = {coordinator!r} must be host:port, or {AUTO!r}")
         if not 0 <= process_id < num_processes:
             raise UserError(
-                f"config.distributed.process_id = {process_id} must be 0 to num_processes - 1, and num_processes is "
+                f"{names.process_id} = {process_id} must be 0 to {names.num_processes} - 1, and that is "
                 f"{num_processes}; give both with the coordinator"
             )
         return {
@@ -54,7 +68,7 @@ def processes_of(environment: Mapping[str, str], *, coordinator: str, num_proces
             "cluster_detection_method": "deactivate",
         }
     if num_processes or process_id >= 0:
-        raise UserError("config.distributed.num_processes and process_id need config.distributed.coordinator=host:port")
+        raise UserError(f"{names.num_processes} and {names.process_id} need {names.coordinator}, which is host:port")
     if coordinator == AUTO:
         return {"cluster_detection_method": None}
     if _number(environment, "SLURM_STEP_NUM_TASKS", least=1, absent=1) > 1:
@@ -73,6 +87,7 @@ def processes_of(environment: Mapping[str, str], *, coordinator: str, num_proces
             coordinator=environment.get("JAX_COORDINATOR_ADDRESS", "(no JAX_COORDINATOR_ADDRESS)"),
             num_processes=pods,
             process_id=pod,
+            names=PODS,
         )
     return {}
 
@@ -97,7 +112,15 @@ def _place(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> tupl
     return 0, None
 
 
-def connect(directory: Path, *, coordinator: str, num_processes: int, process_id: int, timeout: float) -> None:
+def connect(
+    directory: Path,
+    *,
+    coordinator: str,
+    num_processes: int,
+    process_id: int,
+    timeout: float,
+    names: Names = CONFIG,
+) -> None:
     """Joins this process to the others of its run, if there are any; before JAX touches a device.
 
     JAX ends a process that has waited too long without a word about the others. So each one leaves a file while it
@@ -110,11 +133,14 @@ def connect(directory: Path, *, coordinator: str, num_processes: int, process_id
         process_id: as well.
         timeout: seconds to wait for the others. If processes are missing then, this one says which, or which hosts
             have come, and ends with the code of an `ExternalError`.
+        names: see `processes_of`.
 
     Raises:
         UserError: the arguments do not fit together, or there is no cluster to be found.
     """
-    arguments = processes_of(os.environ, coordinator=coordinator, num_processes=num_processes, process_id=process_id)
+    arguments = processes_of(
+        os.environ, coordinator=coordinator, num_processes=num_processes, process_id=process_id, names=names
+    )
     if not arguments or jax.distributed.is_initialized():
         return
     waiting = directory / WAITING
@@ -142,7 +168,7 @@ def connect(directory: Path, *, coordinator: str, num_processes: int, process_id
     try:
         jax.distributed.initialize(**arguments, initialization_timeout=round(timeout) + 60)
     except ValueError as error:
-        raise UserError(f"config.distributed: no cluster found here ({error}); name coordinator=host:port") from None
+        raise UserError(f"no cluster found here ({error}); {names.coordinator} wants host:port") from None
     finally:
         timer.cancel()
         mine.unlink(missing_ok=True)

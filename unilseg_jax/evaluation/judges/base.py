@@ -61,6 +61,11 @@ class Variant:
     only: str = ""
     kinds: bool = False
 
+    def described(self) -> dict[str, Any]:
+        """Returns all of it in words, the same in every process."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return fields | {"metric": repr(self.metric()), "protocol": dataclasses.asdict(self.protocol)}
+
 
 class Judge(abc.ABC):
     """Judges a model on a split of a benchmark.

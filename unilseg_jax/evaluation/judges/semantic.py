@@ -4,13 +4,14 @@ Differs: the paper does not say how its masks become label maps; see `metrics.se
 pixel whose best part is not above the threshold is background (in no source).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
 from unilseg_jax.evaluation.judged import Judged
-from unilseg_jax.evaluation.judges.base import Judge, Mapping, UnitResult, Variant, samples_of
+from unilseg_jax.evaluation.judges.base import Judge, UnitResult, Variant, samples_of
 from unilseg_jax.evaluation.protocols import Protocol
 from unilseg_jax.input_pipeline.sources import RecordSource
 from unilseg_jax.input_pipeline.triplet import Triplet, decode_record
