@@ -40,19 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         StoppedBySignal: SIGTERM came; the same command goes on.
     """
     arguments = _parser().parse_args(argv)
-    if not Path(arguments.checkpoint).exists():
-        raise UserError(f"no such checkpoint: {arguments.checkpoint!r}; check the path")
     requests = _requests(arguments.benchmark)
+    _check_paths(arguments, requests)
     output = Path(arguments.output)
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output {arguments.output!r} is a file, a folder is wanted")
-    check_parents(output)
-    if arguments.fit_presence:
-        if [one.benchmark.task if one.benchmark else RUN for one in requests] != ["generalized"]:
-            raise UserError("--fit-presence wants one split of grefcoco and no other benchmark, such as grefcoco:train")
-        if Path(arguments.fit_presence).is_dir():
-            raise UserError(f"--fit-presence {arguments.fit_presence!r} is a folder, a file is wanted")
-        check_parents(Path(arguments.fit_presence))
 
     # Imported here: JAX takes seconds, a mistake in the arguments should not.
     import jax
@@ -144,6 +134,22 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
     return seconds
+
+
+def _check_paths(arguments: argparse.Namespace, requests: Sequence["_Request"]) -> None:
+    """Refuses what cannot be read or written, before the model is loaded."""
+    if not Path(arguments.checkpoint).exists():
+        raise UserError(f"no such checkpoint: {arguments.checkpoint!r}; check the path")
+    output = Path(arguments.output)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {arguments.output!r} is a file, a folder is wanted")
+    check_parents(output)
+    if arguments.fit_presence:
+        if [one.benchmark.task if one.benchmark else RUN for one in requests] != ["generalized"]:
+            raise UserError("--fit-presence wants one split of grefcoco and no other benchmark, such as grefcoco:train")
+        if Path(arguments.fit_presence).is_dir():
+            raise UserError(f"--fit-presence {arguments.fit_presence!r} is a folder, a file is wanted")
+        check_parents(Path(arguments.fit_presence))
 
 
 class _Request(NamedTuple):

@@ -93,7 +93,7 @@ def test_variables_that_say_no_number_of_use_are_refused(changes, message):
 
 def test_who_has_flags_is_told_of_flags():
     names = distributed.Names("--coordinator", "--num-processes", "--process-id")
-    with pytest.raises(UserError, match=r"^--process-id = 2 must be 0 to --num-processes - 1, and that is 2; give both"):
+    with pytest.raises(UserError, match=r"^--process-id = 2 must be 0 to --num-processes - 1, and that is 2; "):
         found({}, coordinator="a:1", num_processes=2, process_id=2, names=names)
     with pytest.raises(UserError, match=r"^--num-processes and --process-id need --coordinator, which is host:port$"):
         found({}, num_processes=2, names=names)
