@@ -4,7 +4,6 @@ Usage: python -m unilseg_jax.evaluate --checkpoint C --benchmark NAME[:SPLIT] [-
 """
 
 import argparse
-import math
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from unilseg_jax.command_line import OneLineParser, path_text, positive_int
+from unilseg_jax.command_line import OneLineParser, path_text, positive_int, positive_seconds
 from unilseg_jax.errors import StoppedBySignal, UserError, run_command
 from unilseg_jax.evaluation import benchmarks
 from unilseg_jax.interop.output import check_parents
@@ -120,20 +119,9 @@ def _parser() -> OneLineParser:
     several.add_argument("--num-processes", type=positive_int, default=0, metavar="N")
     several.add_argument("--process-id", type=int, default=-1, metavar="I")
     several.add_argument(
-        "--timeout", type=_seconds, default=1800.0, metavar="S", help="how long they wait for one another"
+        "--timeout", type=positive_seconds, default=1800.0, metavar="S", help="how long they wait for one another"
     )
     return parser
-
-
-def _seconds(text: str) -> float:
-    """Returns a time above 0; for `type=` of an argument."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
-    return seconds
 
 
 def _check_paths(arguments: argparse.Namespace, requests: Sequence["_Request"]) -> None:

@@ -111,6 +111,8 @@ def write_results(work: Work, journal: Journal) -> dict[str, Any]:
         UserError: work is missing, or a file cannot be written.
     """
     found = journal.collect(work.units)
+    # Of another work, whose files are written over now.
+    (work.folder / RESULTS_FILE).unlink(missing_ok=True)
     results = {
         "schema_version": SCHEMA_VERSION,
         "benchmark": work.facts.benchmark,
@@ -153,8 +155,10 @@ def _write_videos(work: Work, chosen: dict[str, list[tuple[int, int]]]) -> None:
             submission.join(parts, work.folder / f"submission-{protocol.name}.zip")
     for group, keys in chosen.items():
         for key in keys[:1]:
-            images, predictions, targets, phrase = judge.view(*key)
-            video_view.write_video_view(work.folder / f"{group}.gif", images, predictions, targets, phrase)
+            shown = judge.view(*key)
+            video_view.write_video_view(
+                work.folder / f"{group}.gif", shown.images, shown.predictions, shown.targets, shown.phrase
+            )
 
 
 def images_of(judge: Judge, units: int) -> int:

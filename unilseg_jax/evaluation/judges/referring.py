@@ -3,6 +3,7 @@
 Differs: none. Each expression of a picture is a sample.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -135,15 +136,24 @@ class GeneralizedJudge(ReferringJudge):
             statistics |= {f"{protocol.name}/{name}": found[:, at] for at, name in enumerate(FEATURES)}
             for rule, nothing in self._rules(masks, found, protocol).items():
                 metric = GeneralizedReferringMetric()
+                kept = _cleared(masks, nothing) if rule == "50px" else masks
                 shares = [
                     metric.update(mask, target, bool(empty))
-                    for mask, target, empty in zip(masks, targets, nothing, strict=True)
+                    for mask, target, empty in zip(kept, targets, nothing, strict=True)
                 ]
                 rows[key := f"{protocol.name}/{rule}"] = metric.rows()
                 if key == self.variants[0].rows:
                     scores = np.array(shares, np.float64)
         present = np.array([bool(target.any()) for target in targets], bool)
         return UnitResult(_samples(triplet, numbers, scores, present=present, **statistics), rows)
+
+    def draw(self, unit: int, number: int) -> Judged:
+        """Judges an expression again, by the first rule."""
+        judged = super().draw(unit, number)
+        nothing = np.array([np.count_nonzero(judged.prediction) < LEAST_PIXELS])
+        (prediction,) = _cleared(judged.prediction[None], nothing)
+        score = GeneralizedReferringMetric().update(prediction, judged.target, bool(nothing[0]))
+        return dataclasses.replace(judged, prediction=prediction, score=score)
 
     def _rules(
         self, masks: Bool[np.ndarray, "p h w"], statistics: np.ndarray, protocol: Protocol
@@ -154,6 +164,14 @@ class GeneralizedJudge(ReferringJudge):
         if self.presence:
             rules["presence"] = (pixels == 0) | (self.presence.score(statistics, protocol.name) < 0.5)
         return rules
+
+
+def _cleared(masks: Bool[np.ndarray, "p h w"], nothing: Bool[np.ndarray, " p"]) -> Bool[np.ndarray, "p h w"]:
+    """Returns masks of which those that are taken for nothing are empty.
+
+    For a rule on pixels alone: where something else says that nothing is there, ReLA counts the mask's pixels.
+    """
+    return masks & ~nothing[:, None, None]
 
 
 def scored(triplet: Triplet) -> list[int]:

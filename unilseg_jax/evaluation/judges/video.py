@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, UInt8
 
 from unilseg_jax.evaluation.judged import Judged
 from unilseg_jax.evaluation.judges.base import Judge, Rows, UnitResult, Variant, samples_of
@@ -36,6 +36,24 @@ class Frame(NamedTuple):
     triplet: Triplet
     ids: tuple[str, ...]
     objects: tuple[int, ...]
+
+
+class Shown(NamedTuple):
+    """An expression's frames, to be looked at.
+
+    Attributes:
+        images: RGB.
+        predictions: masks.
+        targets: true masks; empty ones where they are not known.
+        known: whether the truth of each frame is known.
+        phrase: the expression.
+    """
+
+    images: list[UInt8[np.ndarray, "_h _w 3"]]
+    predictions: list[Bool[np.ndarray, "_h _w"]]
+    targets: list[Bool[np.ndarray, "_h _w"]]
+    known: list[bool]
+    phrase: str
 
 
 class VideoJudge(Judge):
@@ -118,6 +136,8 @@ class VideoJudge(Judge):
         return UnitResult(samples_of(video, texts, kinds, (first["j"] + first["f"]) / 2), rows)
 
     def _probabilities(self, triplet: Triplet, protocol: Protocol) -> Float32[np.ndarray, "p h w"]:
+        if not triplet.phrases:
+            return np.zeros((0, *triplet.image.shape[:2]), np.float32)
         return self.predictor.probabilities(self.predictor.encode(triplet.image, protocol.resize), triplet.phrases)
 
     def masks_file(self, protocol: Protocol, unit: int) -> Path:
@@ -125,24 +145,27 @@ class VideoJudge(Judge):
         assert self.masks_folder is not None
         return self.masks_folder / f"masks-{protocol.name}-{unit:05}.zip"
 
-    def view(self, unit: int, number: int) -> tuple[list, list, list, str]:
-        """Returns an expression's frames, predictions and truths, and its text, to be shown.
+    def view(self, unit: int, number: int) -> Shown:
+        """Returns all frames that ask for an expression, with what was found.
 
         Args:
             unit: number of the video.
             number: of the expression among those that are scored.
         """
-        protocol, shown = self.protocols[0], []
-        scored = self._scored(unit)
-        text = ""
+        protocol, shown = self.protocols[0], Shown([], [], [], [], "")
+        expression = self._scored(unit)[number]
         for frame in self.frames(unit):
-            at = frame.ids.index(scored[number])
-            text = frame.triplet.phrases[at]
-            prediction = self._probabilities(frame.triplet, protocol)[at] > protocol.threshold
+            if expression not in frame.ids:
+                continue
+            at = frame.ids.index(expression)
             known = frame.triplet.mask_index[at] != UNKNOWN
-            shown.append((frame.triplet.image, prediction, frame.triplet.mask(at) > 0 if known else prediction & False))
-        images, predictions, targets = (list(column) for column in zip(*shown, strict=True))
-        return images, predictions, targets, text
+            prediction = self._probabilities(frame.triplet, protocol)[at] > protocol.threshold
+            shown.images.append(frame.triplet.image)
+            shown.predictions.append(prediction)
+            shown.targets.append(frame.triplet.mask(at) > 0 if known else np.zeros_like(prediction))
+            shown.known.append(known)
+            shown = shown._replace(phrase=frame.triplet.phrases[at])
+        return shown
 
     def _scored(self, unit: int) -> list[str]:
         """Returns the ids of the expressions that have a truth in a frame, in the order of the samples."""
@@ -154,19 +177,19 @@ class VideoJudge(Judge):
         return list(found)
 
     def draw(self, unit: int, number: int) -> Judged:
-        """Judges an expression again, to be drawn in the middle one of its frames."""
-        images, predictions, targets, text = self.view(unit, number)
-        scores = [
-            (region_similarity(*pair) + contour_accuracy(*pair)) / 2 for pair in zip(predictions, targets, strict=True)
-        ]
-        middle = len(images) // 2
+        """Judges an expression again, to be drawn in the middle one of the frames whose truth is known."""
+        shown = self.view(unit, number)
+        known = np.flatnonzero(shown.known).tolist()
+        pairs = [(shown.predictions[at], shown.targets[at]) for at in known]
+        scores = [(region_similarity(*pair) + contour_accuracy(*pair)) / 2 for pair in pairs]
+        middle = known[len(known) // 2]
         return Judged(
             image_id=self.videos[unit][0],
-            phrase=text,
+            phrase=shown.phrase,
             kind="referring",
-            image=images[middle],
-            prediction=predictions[middle],
-            target=targets[middle],
+            image=shown.images[middle],
+            prediction=shown.predictions[middle],
+            target=shown.targets[middle],
             score=float(np.mean(scores)),
         )
 

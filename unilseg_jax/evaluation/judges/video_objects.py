@@ -4,7 +4,8 @@ Scored as ReferFormer does, by DAVIS's evaluation of the unsupervised task: pred
 ones. In none of the paper's tables. Differs: none.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
@@ -12,7 +13,8 @@ from scipy.optimize import linear_sum_assignment
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.evaluation.judges.base import Rows, UnitResult, Variant, samples_of
-from unilseg_jax.evaluation.judges.video import Frame, VideoJudge
+from unilseg_jax.evaluation.judges.video import Frame, Shown, VideoJudge
+from unilseg_jax.evaluation.protocols import Protocol
 from unilseg_jax.metrics.video import VideoMetric, contour_accuracy, region_similarity
 
 BACKGROUND = 0.1
@@ -34,6 +36,23 @@ class VideoObjectsMetric(VideoMetric):
             numbers |= {f"{key}_{annotator}": one[key] for key in ("j", "f", "j_and_f")}
         means = {key: float(np.mean([one[key] for one in found])) if found else float("nan") for key in ("j", "f")}
         return {**means, "j_and_f": (means["j"] + means["f"]) / 2, **numbers, "count": len(names)}
+
+
+class _Followed(NamedTuple):
+    """A video that was asked for all of its objects.
+
+    Attributes:
+        count: of objects: the highest label in the first frame.
+        phrases: by annotator the expression of each label.
+        truths: label maps of the frames.
+        found: by protocol and annotator the predicted label maps of the frames, 1 and up in the order of
+            `_annotators`.
+    """
+
+    count: int
+    phrases: dict[str, dict[int, str]]
+    truths: list[UInt8[np.ndarray, "_h _w"]]
+    found: dict[tuple[str, str], list[UInt8[np.ndarray, "_h _w"]]]
 
 
 class VideoObjectsJudge(VideoJudge):
@@ -60,47 +79,76 @@ class VideoObjectsJudge(VideoJudge):
 
     def judge(self, unit: int) -> UnitResult:
         """Judges a video: all objects, by each annotator's expressions."""
-        video, frames = self.videos[unit][0], list(self.frames(unit))
-        rows, texts, annotators = {}, [], _annotators(frames[0])
-        count = max(_labels(frames[0]), default=0)
-        if not count:
-            raise UserError(f"the first frame of {video!r} shows no object; leave the video out")
-        truths = [_label_map(frame, count) for frame in frames]
+        video, followed = self.videos[unit][0], self._follow(unit, self.protocols)
+        count, rows = followed.count, {}
         for protocol in self.protocols:
-            maps = [self._probabilities(frame.triplet, protocol) for frame in frames]
             parts: list[Rows] = []
-            for annotator, chosen in annotators.items():
-                predictions = [_fused(probs[chosen], protocol.threshold) for probs in maps]
-                j, f = _matched(predictions, truths, len(chosen), count)
+            for annotator in followed.phrases:
+                j, f, _ = _matched(followed.found[protocol.name, annotator], followed.truths, count)
                 names = [f"{video}/{label}/{annotator}" for label in range(1, count + 1)]
-                parts.append(
-                    {
-                        "expression_id": np.array(names, np.str_),
-                        "j": j,
-                        "f": f,
-                        "frames": np.full(count, len(frames), np.int64),
-                    }
-                )
+                frames = np.full(count, len(followed.truths), np.int64)
+                parts.append({"expression_id": np.array(names, np.str_), "j": j, "f": f, "frames": frames})
             rows[protocol.name] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         first = rows[self.protocols[0].name]
-        phrases = dict(zip(frames[0].ids, frames[0].triplet.phrases, strict=True))
-        ids = [f"{name.rsplit('/', 1)[-1]}-{name.rsplit('/', 2)[-2]}" for name in first["expression_id"].tolist()]
-        texts = [phrases.get(one, "(no expression)") for one in ids]
-        samples = samples_of(video, texts, ["referring"] * len(ids), (first["j"] + first["f"]) / 2)
+        texts = [texts[label] for texts in followed.phrases.values() for label in range(1, count + 1)]
+        samples = samples_of(video, texts, ["referring"] * len(texts), (first["j"] + first["f"]) / 2)
         return UnitResult(samples, rows)
 
-    def _scored(self, unit: int) -> list[str]:
-        frame = next(self.frames(unit))
-        labels = range(1, max(_labels(frame), default=0) + 1)
-        return [f"{annotator}-{label}" for annotator in _annotators(frame) for label in labels]
+    def view(self, unit: int, number: int) -> Shown:
+        """Returns all frames of a video with an object and what an annotator's expressions found of it."""
+        followed, protocol = self._follow(unit, self.protocols[:1]), self.protocols[0]
+        place, index = divmod(number, followed.count)
+        annotator, label = list(followed.phrases)[place], index + 1
+        found = followed.found[protocol.name, annotator]
+        _, _, matched = _matched(found, followed.truths, followed.count)
+        return Shown(
+            images=[frame.triplet.image for frame in self.frames(unit)],
+            predictions=[labels == matched[index] for labels in found],
+            targets=[labels == label for labels in followed.truths],
+            known=[True] * len(found),
+            phrase=followed.phrases[annotator][label],
+        )
+
+    def _follow(self, unit: int, protocols: Sequence[Protocol]) -> _Followed:
+        """Asks for all expressions in every frame; of each frame label maps alone are kept."""
+        followed = None
+        for frame in self.frames(unit):
+            if followed is None:
+                followed = self._start(self.videos[unit][0], frame)
+                annotators = _annotators(frame)
+            followed.truths.append(_label_map(frame, followed.count))
+            places = {expression: place for place, expression in enumerate(frame.ids)}
+            for protocol in protocols:
+                probs = self._probabilities(frame.triplet, protocol)
+                for annotator, expressions in annotators.items():
+                    chosen = probs[[places[expression] for expression in expressions]]
+                    followed.found.setdefault((protocol.name, annotator), []).append(_fused(chosen, protocol.threshold))
+        assert followed is not None
+        return followed
+
+    def _start(self, video: str, frame: Frame) -> _Followed:
+        """Returns what the first frame says of a video: how many objects count, and what each is called.
+
+        Raises:
+            UserError: it shows none.
+        """
+        count = max(_labels(frame), default=0)
+        if not count:
+            raise UserError(f"the first frame of {video!r} shows no object; leave the video out")
+        texts = dict(zip(frame.ids, frame.triplet.phrases, strict=True))
+        phrases = {
+            annotator: {label: texts.get(f"{annotator}-{label}", "(no expression)") for label in range(1, count + 1)}
+            for annotator in _annotators(frame)
+        }
+        return _Followed(count, phrases, [], {})
 
 
-def _annotators(frame: Frame) -> dict[str, list[int]]:
-    """Returns by annotator the numbers of the phrases, in the order of their objects."""
-    found: dict[str, list[int]] = {}
-    for number, expression in enumerate(frame.ids):
-        found.setdefault(expression.rsplit("-", 1)[0], []).append(number)
-    return {name: sorted(numbers, key=lambda number: frame.objects[number]) for name, numbers in found.items()}
+def _annotators(frame: Frame) -> dict[str, list[str]]:
+    """Returns by annotator the ids of the expressions, in the order of their objects."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for label, expression in zip(frame.objects, frame.ids, strict=True):
+        found.setdefault(expression.rsplit("-", 1)[0], []).append((label, expression))
+    return {name: [expression for _, expression in sorted(pairs)] for name, pairs in found.items()}
 
 
 def _labels(frame: Frame) -> list[int]:
@@ -118,19 +166,24 @@ def _label_map(frame: Frame, count: int) -> UInt8[np.ndarray, "h w"]:
     return labels
 
 
-def _fused(probs: Float32[np.ndarray, "p h w"], threshold: float) -> Int64[np.ndarray, "h w"]:
+def _fused(probs: Float32[np.ndarray, "p h w"], threshold: float) -> UInt8[np.ndarray, "h w"]:
     """Returns the most probable object of each pixel, 1 and up, 0 where none reaches the threshold."""
     candidates = np.where(probs >= threshold, probs, 0)
-    return np.where(candidates.max(0) > BACKGROUND, candidates.argmax(0) + 1, 0)
+    return np.where(candidates.max(0) > BACKGROUND, candidates.argmax(0) + 1, 0).astype(np.uint8)
 
 
 def _matched(
-    predictions: list[Any], truths: list[Any], found: int, count: int
-) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
-    """Returns J and F of each true object, means over the frames, under the best one-to-one match."""
-    scores = np.zeros((2, max(found, count), count))
+    predictions: Sequence[UInt8[np.ndarray, "_h _w"]], truths: Sequence[UInt8[np.ndarray, "_h _w"]], count: int
+) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
+    """Returns J and F of each true object, means over the frames, and the predicted label that it is matched with.
+
+    As in DAVIS's evaluation, objects that were predicted up to the highest label that occurs are matched one-to-one
+    with the true ones, so that (J + F) / 2 is greatest; if they are fewer, empty ones make up for them.
+    """
+    candidates = max(count, *(int(labels.max()) for labels in predictions))
+    scores = np.zeros((2, candidates, count))
     for prediction, truth in zip(predictions, truths, strict=True):
-        for one in range(max(found, count)):
+        for one in range(candidates):
             mask = prediction == one + 1
             for other in range(count):
                 target = truth == other + 1
@@ -139,4 +192,4 @@ def _matched(
     rows, columns = linear_sum_assignment(-scores.mean(0))
     matched = np.empty(count, np.int64)
     matched[columns] = rows
-    return scores[0, matched, np.arange(count)], scores[1, matched, np.arange(count)]
+    return scores[0, matched, np.arange(count)], scores[1, matched, np.arange(count)], matched + 1
