@@ -114,7 +114,11 @@ class Judge(abc.ABC):
 
 
 def samples_of(
-    image: str, phrases: Sequence[str], kinds: Sequence[str], scores: Sequence[float], **more: Sequence
+    image: str,
+    phrases: Sequence[str],
+    kinds: Sequence[str],
+    scores: Sequence[float] | np.ndarray,
+    **more: Sequence | np.ndarray,
 ) -> Rows:
     """Returns the samples of a unit.
 
