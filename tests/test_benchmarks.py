@@ -3,7 +3,9 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
+from small_model import SMALL
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -19,12 +21,23 @@ PROGRAM = """
 """
 
 
-@pytest.fixture(scope="module")
-def scaling():
-    spec = importlib.util.spec_from_file_location("scaling", FOLDER / "scaling.py")
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def scaling():
+    return load("scaling")
+
+
+@pytest.fixture(scope="module")
+def evaluate():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        return load("evaluate")
 
 
 def test_collectives_of_a_program_are_counted_once_with_bytes_and_groups(scaling):
@@ -44,3 +57,46 @@ def test_a_ring_sends_what_it_must(scaling):
     assert scaling.sent_bytes("all-gather", 400, 4) == 300
     assert scaling.sent_bytes("reduce-scatter", 100, 4) == 300
     assert scaling.sent_bytes("all-reduce", 400, 1) == 0
+
+
+def test_the_phrases_are_ade20ks_classes(evaluate):
+    phrases = evaluate.class_phrases(150)
+    assert len(phrases) == 150
+    assert phrases[:2] == ["all wall", "all building"]
+
+
+def test_the_ratio_is_of_turns_and_the_throughput_its_inverse(evaluate):
+    turns = [
+        {side: {"seconds": {"label map": first, "masks": 2 * first}, "peak": 1.5} for side, first in turn.items()}
+        for turn in ({"ours": 10.0, "peer": 20.0}, {"ours": 30.0, "peer": 40.0}, {"ours": 12.0, "peer": 30.0})
+    ]
+    header, _, labels, masks = evaluate.table(turns, phrases=4)
+    assert header == "| result | ours | peer | ours / peer | throughput |"
+    assert labels == (
+        "| label map | 12.0 s (10.0 to 30.0), 3.000 s a phrase, peak 1.50 GiB "
+        "| 30.0 s (20.0 to 40.0), 7.500 s a phrase, peak 1.50 GiB | 0.50 (0.40 to 0.75) | 2.00 × |"
+    )
+    assert masks.startswith("| masks | 24.0 s (20.0 to 60.0)")
+    alone = evaluate.table([{"ours": turn["ours"]} for turn in turns], phrases=4)
+    assert alone[0] == "| result | ours |"
+
+
+def test_agreement_counts_pixels(evaluate, tmp_path):
+    labels, masks = np.array([[1, 2], [3, 4]]), np.zeros((2, 2, 2), bool)
+    np.savez(tmp_path / "results_ours.npz", **{"label map": labels, "masks": masks})
+    np.savez(tmp_path / "results_peer.npz", **{"label map": labels % 4, "masks": masks})
+    assert evaluate.agreement(tmp_path) == "pixels alike: label map 75.000 %, masks 100.000 %"
+
+
+@pytest.mark.slow
+def test_our_side_segments_by_classes(evaluate, tmp_path):
+    evaluate.prepare(tmp_path, SMALL, 64, 3)
+    results, seconds = evaluate.ours(tmp_path, [2])(3)
+    assert results["label map"].shape == (64, 64)
+    assert results["masks"].shape == (3, 64, 64)
+    assert set(seconds) == {"label map", "masks"}
+    # Of what is masked at all, the label map's class is.
+    masked = results["masks"].any(0)
+    one = np.take_along_axis(results["masks"], results["label map"][None].astype(int), 0)[0]
+    assert masked.any()
+    assert (one[masked]).mean() > 0.95

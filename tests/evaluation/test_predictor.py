@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from quick_compile import quick_jit
-from small_model import SMALL, small_pretrained
+from small_model import SMALL
+from tiny_model import random_variables
 
 from unilseg_jax import Segmenter, shapes
 from unilseg_jax.errors import UserError
@@ -16,7 +17,7 @@ from unilseg_jax.evaluation.label_map import LabelMap
 from unilseg_jax.evaluation.predictor import Predictor, split
 from unilseg_jax.interop.pretrained import Pretrained
 from unilseg_jax.models.unilseg import Output, UniLSeg
-from unilseg_jax.ops.geometry import RESIZES, letterbox_cells, stretch_cells
+from unilseg_jax.ops.geometry import RESIZES
 from unilseg_jax.text.prompts import all_of, class_names
 from unilseg_jax.text.tokenizer import PhraseCutWarning
 
@@ -44,10 +45,8 @@ class Stub(UniLSeg):
 
 @pytest.fixture
 def stubbed(monkeypatch):
-    """Exchanges the model; what was compiled for another test is forgotten."""
+    """Exchanges the model."""
     monkeypatch.setattr(predictor, "UniLSeg", Stub)
-    for compiled in COMPILED.values():
-        compiled.clear_cache()
 
 
 COMPILED = {
@@ -123,13 +122,17 @@ def test_the_streamed_label_map_is_argmax_over_all_maps_to_the_bit(resize, bucke
     size, logits = (45, 70), planted(150)
     best, start = LabelMap(size, resize, SIZE, tile=32), 0
     for bucket in split(150, buckets):
-        index = np.minimum(np.arange(start, start + bucket), 149)
-        best.update(jnp.asarray(logits[index]), min(bucket, 150 - start))
+        # What fills a bucket up would win everywhere.
+        part = np.full((bucket, 16, 16), 99, np.float32)
+        count = min(bucket, 150 - start)
+        part[:count] = logits[start : start + count]
+        best.update(jnp.asarray(part), count)
         start += bucket
     labels, probs = best.result()
     maps = interpolated(logits, size, resize)
     np.testing.assert_array_equal(labels, maps.argmax(0))
     np.testing.assert_allclose(probs, 1 / (1 + np.exp(-maps.max(0).astype(np.float64))), atol=1e-6)
+    np.testing.assert_array_equal(best._tiles[32, 0][0][:13], maps.max(0)[32:, :32])
     # Ties are everywhere, and the first one wins.
     assert (maps == maps.max(0)).sum(0).min() > 1
     assert labels.max() < 75
@@ -150,22 +153,6 @@ def test_stretched_logits_are_resized_as_torch_does(size):
     decided = np.sort(theirs, axis=0)[-1] - np.sort(theirs, axis=0)[-2] > 1e-5
     assert decided.mean() > 0.99
     np.testing.assert_array_equal(labels[decided], theirs.argmax(0)[decided])
-
-
-def test_letterboxed_cells_are_where_the_picture_is_sampled():
-    # A picture of 40 x 20 px fills the rows of a square of 80 px and columns 20 to 60; 21 cells lie 3.95 px apart.
-    rows, columns = letterbox_cells((40, 20), 80, (21, 21))
-    np.testing.assert_allclose(rows, np.arange(40) * 2 * 20 / 79)
-    np.testing.assert_allclose(columns, (20 + np.arange(20) * 2) * 20 / 79)
-    # Shrunk, the last row lies at 19.5 of 19: half a pixel beyond, held at the edge.
-    rows, _ = letterbox_cells((40, 20), 20, (6, 6))
-    np.testing.assert_allclose(rows[[0, -2, -1]], [0, 19 * 5 / 19, 5])
-
-
-def test_stretched_cells_have_half_pixel_centres():
-    rows, columns = stretch_cells((8, 2), 480, (4, 4))
-    np.testing.assert_allclose(rows, [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3])
-    np.testing.assert_allclose(columns, [0.5, 2.5])
 
 
 @pytest.mark.usefixtures("stubbed")
@@ -198,6 +185,8 @@ def test_probabilities_are_the_segmenters(resize):
 
 @pytest.mark.usefixtures("stubbed")
 def test_compilations_are_as_many_as_buckets_for_any_picture_and_number_of_phrases(caplog):
+    for compiled in COMPILED.values():
+        compiled.clear_cache()
     one = stub(buckets=(1, 2, 4))
     for count in (1, 2, 3):
         one.label_map(one.encode(picture(), "stretch"), CLASSES[:count])
@@ -271,17 +260,16 @@ def all_of_it(one, phrases):
     return (*one.label_map(encoded, phrases), one.probabilities(encoded, phrases))
 
 
-@pytest.fixture(scope="module")
-def real():
-    """The small model, in half the time of compiling."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module, name in (
-            (predictor, "encode_image"),
-            (predictor, "decode_features"),
-            (text_features, "encode_text"),
-        ):
-            patch.setattr(module, name, quick_jit(getattr(module, name).__wrapped__, static_argnums=0))
-        yield lambda: Predictor(small_pretrained(), buckets=(2,))
+@pytest.fixture
+def real(monkeypatch):
+    """A model of the two encoders and the vision path, compiled in half the time."""
+    for module, name in ((predictor, "encode_image"), (predictor, "decode_features"), (text_features, "encode_text")):
+        monkeypatch.setattr(module, name, quick_jit(getattr(module, name).__wrapped__, static_argnums=0))
+    sizes = dataclasses.replace(SMALL, pre_fusion=False, language_path=False)
+    inputs = jnp.zeros((1, SIZE, SIZE, 3)), jnp.ones((1, 1, sizes.word_len), jnp.int32)
+    variables = jax.tree.map(np.asarray, random_variables(UniLSeg(sizes), *inputs))
+    pretrained = Pretrained(architecture=sizes, variables=variables, input_size=SIZE)
+    return lambda: Predictor(pretrained, buckets=(2,))
 
 
 def test_a_real_model_gives_the_same_bits_whatever_was_asked_before(real):

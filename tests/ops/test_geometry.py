@@ -11,10 +11,12 @@ from unilseg_jax.ops.geometry import (
     PIXEL_MEAN,
     PIXEL_STD,
     letterbox,
+    letterbox_cells,
     letterbox_mask,
     letterbox_scale,
     normalise,
     stretch,
+    stretch_cells,
     stretch_mask,
     unletterbox,
     unstretch,
@@ -108,3 +110,32 @@ def test_masks_stay_aligned_with_their_pictures(picture_to_square, mask_to_squar
     square, square_mask = picture_to_square(picture, 96), mask_to_square(mask, 96)
     # Blue, since its margin of 104 stays below the cut also where the bicubic filter overshoots.
     assert np.mean((square[..., 2] > 128) == (square_mask == 1)) > 0.985
+
+
+def test_letterboxed_cells_are_where_the_picture_is_sampled():
+    # A picture of 40 x 20 px fills the rows of a square of 80 px and columns 20 to 60; 21 cells lie 3.95 px apart.
+    rows, columns = letterbox_cells((40, 20), 80, (21, 21))
+    np.testing.assert_allclose(rows, np.arange(40) * 2 * 20 / 79)
+    np.testing.assert_allclose(columns, (20 + np.arange(20) * 2) * 20 / 79)
+    # Shrunk, the last row lies at 19.5 of 19: half a pixel beyond, held at the edge.
+    rows, _ = letterbox_cells((40, 20), 20, (6, 6))
+    np.testing.assert_allclose(rows[[0, -2, -1]], [0, 19 * 5 / 19, 5])
+
+
+def test_stretched_cells_have_half_pixel_centres():
+    rows, columns = stretch_cells((8, 2), 480, (4, 4))
+    np.testing.assert_allclose(rows, [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3])
+    np.testing.assert_allclose(columns, [0.5, 2.5])
+
+
+@pytest.mark.parametrize("size", [(30, 50), (90, 41), (7, 7)], ids=str)
+def test_letterboxed_cells_are_where_unletterbox_samples(size):
+    ramp = np.arange(64, dtype=np.float32)
+    square = np.stack([np.broadcast_to(ramp[:, None], (64, 64)), np.broadcast_to(ramp, (64, 64))])
+    sampled = unletterbox(np.ascontiguousarray(square), size)
+    for maps, axis, cells in zip(
+        (sampled[0][:, size[1] // 2], sampled[1][size[0] // 2]), (0, 1), (17, 16), strict=True
+    ):
+        wanted = letterbox_cells(size, 64, (17, 16))[axis] * 63 / (cells - 1)
+        # OpenCV's bicubic kernel bends a ramp by up to 0.0481 of a step; at the edges it sees zeros.
+        np.testing.assert_allclose(maps[3:-3], wanted[3:-3], atol=0.049)

@@ -26,7 +26,7 @@ from unilseg_jax.text.tokenizer import END, tokenize
 
 DTYPES = ("float32", "bfloat16")
 
-# At 480 px a prompt takes about 0.5 GB; on a CPU more at once gain no time.
+# At 480 px a prompt takes about 0.5 GB; on a CPU two to eight at once take 12 % to 40 % more time than one by one.
 _BUCKETS = {"cpu": (1,)}
 _BUCKETS_ELSEWHERE = (1, 2, 4, 8)
 
