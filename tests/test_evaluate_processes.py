@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 
 import pytest
 from evaluate_stand_ins import SPLITS, prepare_all, results_of, save_tiny
@@ -10,7 +11,7 @@ from tiny_run import flags, free_port, run, start
 pytestmark = pytest.mark.slow
 
 PROGRAM = """
-import sys, time
+import signal, sys
 from unilseg_jax import evaluate
 from unilseg_jax.errors import run_command
 from unilseg_jax.evaluation import journal, passport, runner
@@ -24,7 +25,9 @@ for judge in set(JUDGES.values()):
         global judged
         if judged == stop_at:
             print("waits", flush=True)
-            time.sleep(60)
+            signal.alarm(60)
+            signal.pause()  # until a signal was handled
+            signal.alarm(0)
         judged += 1
         found = whole(self, unit)
         print("judged", type(self).__name__, unit, flush=True)
@@ -160,18 +163,20 @@ def test_two_processes_go_on_with_what_one_has_begun(place, cache, alone, tmp_pa
     assert_same(tmp_path, alone, FOLDERS)
 
 
-def test_sigterm_to_both_of_two_processes(place, cache, alone, tmp_path):
+@pytest.mark.parametrize("stop_at", [("1", "0"), ("1", NEVER)], ids=["in their last units", "one waits for the other"])
+def test_sigterm_to_both_of_two_processes(place, cache, alone, tmp_path, stop_at):
     command = arguments(place, tmp_path, *SOME)
-    both = start_both(command, cache, ("1", "1"))
-    for process in both:
+    both = start_both(command, cache, stop_at)
+    for process, number in zip(both, stop_at, strict=True):
         for line in process.stdout:
-            if line.startswith("waits"):
+            if line.startswith("judged" if number == NEVER else "waits"):
                 break
+    time.sleep(1)
     for process in both:
         process.send_signal(signal.SIGTERM)
     found = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [75, 75], found
-    code, out, err = run([NEVER, *command], cache, program=("-c", PROGRAM))
+    code, _, err = run([NEVER, *command], cache, program=("-c", PROGRAM))
     assert code == 0, err
     assert_same(tmp_path, alone, FOLDERS)
 

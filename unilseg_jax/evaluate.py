@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 journal = runner.judge_share(
                     work, process, processes, stop.leave, lambda units, title=title: _shown(units, title, console)
                 )
-                distributed.wait_for_all(title, arguments.timeout)
+                distributed.wait_for_all(title, arguments.timeout, stop.leave)
                 if process == 0:
                     if arguments.fit_presence:
                         _fit_presence(arguments.fit_presence, work, journal.collect(work.units), weights)

@@ -84,7 +84,7 @@ def judge_share(
         work: to be shared.
         process: number of this process.
         processes: that share the work: each takes every so many-th unit.
-        leave: called before each unit; what it raises ends the work, and what is finished stays.
+        leave: called before and after each unit; what it raises ends the work, and what is finished stays.
         progress: shows how far it is.
     """
     journal = Journal(work.journal_folder, process)
@@ -96,6 +96,7 @@ def judge_share(
         for unit in progress(mine):
             leave()
             journal.add(unit, work.judge.judge(unit))
+        leave()
     finally:
         journal.flush()
     return journal

@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from unilseg_jax.errors import EXIT_CODES, ExternalError, UserError
 
 AUTO = "auto"
 """A coordinator that JAX itself shall find, as it can on TPU pods and under MPI."""
+_LOOK_SECONDS = 0.2
 WAITING = "waiting"
 """Folder of the run's directory with a file for each process that waits for the others to start."""
 
@@ -176,24 +177,63 @@ def connect(
             waiting.rmdir()
 
 
-def wait_for_all(what: str, timeout: float) -> None:
+def wait_for_all(what: str, timeout: float, leave: Callable[[], None] | None = None) -> None:
     """Waits until every process of the run has come here.
 
     Args:
         what: that they wait for; for the message.
         timeout: seconds.
+        leave: called again and again meanwhile; what it raises ends the waiting. None waits in one piece, in which
+            Python answers to no signal.
 
     Raises:
         ExternalError: processes are missing after the timeout; names them.
     """
     if jax.process_count() == 1:
         return
+    barrier = ocp.multihost.get_barrier_sync_fn()
+
+    def arrive() -> None:
+        try:
+            barrier(key=what, timeout_ms=round(1000 * timeout))
+        except (
+            RuntimeError
+        ) as error:  # JAX's coordination service names its tasks 3, or /job:jax_worker/replica:0/task:3
+            named = re.search(r"timed out task names:((?:\s*[\w:/]*\d+,?\s)*)", str(error))
+            absent = re.findall(r"(\d+),?\s", named.group(1)) if named else []
+            raise ExternalError(_message(what, timeout, absent)) from error
+
+    if leave is None:
+        arrive()
+    else:
+        _aside(arrive, leave)
+
+
+def _aside(call: Callable[[], None], leave: Callable[[], None]) -> None:
+    """Calls in a thread, and `leave` until that has ended; if it raises, this process leaves the others for good."""
+    failed: list[BaseException] = []
+
+    def called() -> None:
+        try:
+            call()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=called, daemon=True)
+    thread.start()
     try:
-        ocp.multihost.get_barrier_sync_fn()(key=what, timeout_ms=round(1000 * timeout))
-    except RuntimeError as error:  # JAX's coordination service names its tasks 3, or /job:jax_worker/replica:0/task:3
-        named = re.search(r"timed out task names:((?:\s*[\w:/]*\d+,?\s)*)", str(error))
-        absent = re.findall(r"(\d+),?\s", named.group(1)) if named else []
-        raise ExternalError(_message(what, timeout, absent)) from error
+        while thread.is_alive():
+            thread.join(_LOOK_SECONDS)
+            if thread.is_alive():
+                leave()
+    except BaseException:
+        # The thread would abort the process at its end; this breaks off what it waits for.
+        with contextlib.suppress(RuntimeError):
+            jax.distributed.shutdown()
+        thread.join()
+        raise
+    if failed:
+        raise failed[0]
 
 
 def _message(what: str, timeout: float, absent: Sequence[str], hosts: Sequence[str] = ()) -> str:
