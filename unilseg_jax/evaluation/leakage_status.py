@@ -73,6 +73,9 @@ def _read(path: Path) -> dict | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("an object is wanted")
+        return content
     except (OSError, ValueError) as error:
         raise UserError(f"{str(path)!r} is damaged ({error}); restore it") from None
