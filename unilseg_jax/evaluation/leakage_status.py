@@ -56,8 +56,8 @@ def leakage_status(checkpoint: str, dataset: str, split: str) -> dict[str, Any]:
 def vocabulary_setting(checkpoint: str, dataset: str) -> str:
     """Returns whether weights know a set's classes.
 
-    "in vocabulary": they were trained on the set (paper Table 5). "open vocabulary": they were not (Table 4). "unknown":
-    their run does not say all.
+    "in vocabulary": they were trained on the set (paper Table 5). "open vocabulary": they were not (Table 4).
+    "unknown": their run does not say all.
 
     Args:
         checkpoint: as it is evaluated.
