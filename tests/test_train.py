@@ -13,7 +13,7 @@ from tiny_run import CHECKPOINT_EVERY, CLOCK, SCENES, STEPS, curve, entries, eva
 
 from unilseg_jax.input_pipeline.scenes import SceneSource
 from unilseg_jax.segmenter import Segmenter
-from unilseg_jax.training.checkpoint import load_pretrained, save_pretrained
+from unilseg_jax.training.model_directory import load_pretrained, save_pretrained
 
 KILLED_AT = 8
 """A step between two checkpoints, after an evaluation and before another."""

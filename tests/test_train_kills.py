@@ -8,7 +8,7 @@ import jax
 import pytest
 from tiny_run import curve, entries, flags, free_port, start
 
-from unilseg_jax.training.checkpoint import CHECKPOINTS, load_pretrained
+from unilseg_jax.training.model_directory import CHECKPOINTS, load_pretrained
 
 pytestmark = pytest.mark.slow
 KILLS, STEPS, BATCH = 10, 100, 4

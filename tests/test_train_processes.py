@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_run import STEPS, curve, entries, evaluated, evaluations, flags, free_port, run, start
 
-from unilseg_jax.training.checkpoint import load_pretrained
+from unilseg_jax.training.model_directory import load_pretrained
 
 pytestmark = pytest.mark.slow
 BATCH = {"input__batch_size": 4, "evals__held_out__batch_size": 4, "evals__glance__batch_size": 4}

@@ -11,7 +11,7 @@ import jax
 import pytest
 from tiny_run import CHECKPOINT_EVERY, EVALUATE_EVERY, STEPS, curve, evaluated, evaluations, flags, run, start, stop_at
 
-from unilseg_jax.training.checkpoint import load_pretrained
+from unilseg_jax.training.model_directory import load_pretrained
 
 pytestmark = pytest.mark.slow
 STOPPED_AT = 7

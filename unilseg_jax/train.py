@@ -62,15 +62,10 @@ def _train(config, workdir: str, stop) -> dict:
     from unilseg_jax.models.unilseg import UniLSeg
     from unilseg_jax.training import compilation, distributed, optim, sharding, start, watch
     from unilseg_jax.training.best import BestCheckpoint
-    from unilseg_jax.training.checkpoint import (
-        Checkpointer,
-        finished_on_error,
-        write_carried,
-        write_json,
-        write_model_file,
-    )
+    from unilseg_jax.training.checkpoint import Checkpointer, finished_on_error
     from unilseg_jax.training.evaluations import Evaluations, make_evaluators
     from unilseg_jax.training.finite import FiniteLoss
+    from unilseg_jax.training.model_directory import write_carried, write_json, write_model_file
     from unilseg_jax.training.state import init_state, init_variables
     from unilseg_jax.training.step import make_train_step
     from unilseg_jax.training.writer import SECONDS, MetricWriter, ProgressLine

@@ -8,7 +8,8 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
-from unilseg_jax.training.checkpoint import CARRIED_FILE, CHECKPOINTS, MODEL_FILE, check, make_manager, writing
+from unilseg_jax.training.checkpoint import check, make_manager, writing
+from unilseg_jax.training.model_directory import CARRIED_FILE, CHECKPOINTS, MODEL_FILE
 from unilseg_jax.training.state import TrainState
 
 BEST = "best"

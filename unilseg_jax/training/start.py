@@ -19,7 +19,7 @@ from unilseg_jax.input_pipeline.visits import text_of
 from unilseg_jax.interop.initialise import initialise
 from unilseg_jax.interop.torch_import import load_released
 from unilseg_jax.models.architecture import Architecture
-from unilseg_jax.training.checkpoint import CHECKPOINTS, load_pretrained
+from unilseg_jax.training.model_directory import CHECKPOINTS, load_pretrained
 
 
 def check_given(model: str = "", swin: str = "", clip: str = "") -> None:
