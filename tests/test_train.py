@@ -76,6 +76,7 @@ def test_a_run_leaves_everything_that_is_promised(finished):
     kept = {STEPS, STEPS - CHECKPOINT_EVERY}
     assert {entry.name for entry in (workdir / "checkpoints").iterdir()} == {str(step) for step in kept}
     assert list((workdir / "tensorboard").iterdir())
+    assert f"\n{STEPS} steps of 2 pictures = " in out
     assert f"step {STEPS}/{STEPS}  loss " in out
     assert "images/s" in out
     assert f"written to {workdir}" in out

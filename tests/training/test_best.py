@@ -1,8 +1,11 @@
 """The best weights of a run, kept apart."""
 
+import time
+
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from tiny_run import ARCHITECTURE
 
@@ -83,3 +86,19 @@ def test_a_damaged_best_is_replaced(tmp_path):
         path.write_bytes(b"")
     offer(tmp_path, (4, 0.1))
     assert kept(tmp_path) == 4
+
+
+def test_the_weights_are_on_disk_before_their_evaluation_is_written_down(tmp_path, monkeypatch):
+    """The evaluation is not made again, so a kill in between must not lose them."""
+    finalize = ocp.CheckpointManager._finalize
+
+    def slow(*args, **options):
+        time.sleep(0.5)
+        return finalize(*args, **options)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "_finalize", slow)
+    model_directory.write_model_file(tmp_path, Architecture(**ARCHITECTURE), 32)
+    best = BestCheckpoint(tmp_path, METRIC)
+    best.offer(state_of(1), {METRIC: 0.5})
+    assert kept(tmp_path) == 1
+    best.close()

@@ -112,7 +112,8 @@ class Checkpointer:
         Raises:
             ExternalError: it has.
         """
-        check(self._manager)
+        if not self._manager.is_saving_in_progress():
+            self.wait()
 
     def wait(self) -> None:
         """Waits until everything is on disk.
@@ -139,6 +140,17 @@ def _items(state: TrainState) -> dict[str, dict]:
     return items if state.ema is None else {**items, "ema": state.ema}
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, which does not ask JAX whether the run shall stop.
+
+    JAX agrees on the number after the last one that was asked about. Orbax would ask about a checkpoint's step when
+    its writing ends, and where the run is further by then, it would never ask about the number that is agreed on.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 def make_manager(directory: Path, keep: int) -> ocp.CheckpointManager:
     """Returns Orbax's manager of a folder of checkpoints, which is made if missing; it writes in another thread.
 
@@ -162,14 +174,7 @@ def make_manager(directory: Path, keep: int) -> ocp.CheckpointManager:
         cleanup_tmp_directories=True,
         multiprocessing_options=processes,
     )
-    return ocp.CheckpointManager(directory.absolute(), options=options)
-
-
-def check(manager: ocp.CheckpointManager) -> None:
-    """Raises what a manager's writing thread has met, without waiting for it; see `writing`."""
-    if not manager.is_saving_in_progress():
-        with writing(manager):
-            manager.wait_until_finished()
+    return _Manager(directory.absolute(), options=options)
 
 
 @contextlib.contextmanager
