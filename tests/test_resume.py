@@ -44,6 +44,7 @@ def lines(workdir):
     return [line for line in found if "train/loss" in line]
 
 
+@pytest.mark.slow
 def test_training_seconds_are_those_of_all_processes_of_a_run(tmp_path, monkeypatch):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("unilseg_jax.training.evaluations.Evaluations.run", lambda *_, **__: 1 / 0)

@@ -159,10 +159,7 @@ def test_evaluations_that_are_broken_off_are_made_again(cache, tmp_path):
         process.communicate()
     assert evaluated(workdir, "held_out") == [], "it was killed during the evaluation, and has the step's checkpoint"
     both = start_both(workdir, cache, **long)
-    for line in both[0].stdout:
-        assert not line.startswith(f"step {EVALUATE_EVERY}/")
-        if line.startswith(f"step {STEPS}/"):
-            break
+    wait_until((workdir / "checkpoints" / str(STEPS)).is_dir, both)  # while the first of the last evaluations is made
     assert stop_both(both) == [f"stopped: saved at step {STEPS} of {STEPS}; the same command goes on from there"] * 2
     assert evaluated(workdir, "held_out") == evaluations()
     assert evaluated(workdir, "held_out_shuffled") == [], "the signal came before this evaluation"
