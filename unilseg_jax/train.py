@@ -5,13 +5,14 @@ The run's directory holds `config.json`, `model.json`, `checkpoints/`, `metrics.
 from its last checkpoint as if it had not been interrupted.
 """
 
+import contextlib
 import math
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from unilseg_jax.config import architecture_of, parse_flags
+from unilseg_jax.config import architecture_of, length_of, parse_flags
 from unilseg_jax.errors import StoppedBySignal, UserError, run_command
 
 
@@ -62,15 +63,10 @@ def _train(config, workdir: str, stop) -> dict:
     from unilseg_jax.models.unilseg import UniLSeg
     from unilseg_jax.training import compilation, distributed, optim, sharding, start, watch
     from unilseg_jax.training.best import BestCheckpoint
-    from unilseg_jax.training.checkpoint import (
-        Checkpointer,
-        finished_on_error,
-        write_carried,
-        write_json,
-        write_model_file,
-    )
+    from unilseg_jax.training.checkpoint import Checkpointer, finished_on_error
     from unilseg_jax.training.evaluations import Evaluations, make_evaluators
     from unilseg_jax.training.finite import FiniteLoss
+    from unilseg_jax.training.model_directory import write_carried, write_json, write_model_file
     from unilseg_jax.training.state import init_state, init_variables
     from unilseg_jax.training.step import make_train_step
     from unilseg_jax.training.writer import SECONDS, MetricWriter, ProgressLine
@@ -78,12 +74,13 @@ def _train(config, workdir: str, stop) -> dict:
     # ---- Processes, data, and everything that may be wrong with the config -------------------------------
     started = time.perf_counter()
     directory = Path(workdir)
-    start.check_directory(directory, config)
+    changes = start.check_directory(directory, config)
     distributed.connect(directory, **config.distributed)
     compilation.use_cache(config.compilation_cache)
     timeout = config.distributed.timeout
     speaks = jax.process_index() == 0
     say = print if speaks else lambda *_, **__: None
+    say(*changes, sep="\n", end="\n" if changes else "")
     architecture = architecture_of(config)
     init, goes_on = start.weights_of_run(directory, config.init.to_dict(), say)
     mesh = sharding.make_mesh(config.input.batch_size, config.mesh.fsdp, config.optim.accumulate)
@@ -161,6 +158,7 @@ def _train(config, workdir: str, stop) -> dict:
         + (f"XLA flags {config.xla_flags}, " if config.xla_flags else "")
         + f"steps {first_step} to {config.steps}",
         *mixture.lines(),
+        length_of(config, mixture.epoch_visits()),
         sep="\n",
         flush=True,
     )
@@ -183,11 +181,13 @@ def _train(config, workdir: str, stop) -> dict:
     writer = MetricWriter(directory, first_step, config.steps, silent=not speaks)
 
     def evaluate(name: str, shuffled: bool = False) -> dict:
+        step = int(state.step)
+        if step == config.steps:
+            stop.leave_after(step)
         results, examples = evaluations.run(name, state.best_variables, shuffled=shuffled, before_each=stop.leave)
         label = f"{name}_shuffled" if shuffled else name
-        step = int(state.step)
         numbers = {f"{label}/{key}": value for key, value in (results["all"] | verdict.numbers(name)).items()}
-        if best:  # first, since an evaluation that is written is not made again
+        if best:  # first, since an evaluation that is written down is not made again
             best.offer(state, numbers)
         writer.write(step, numbers)
         if examples and speaks:
@@ -213,8 +213,7 @@ def _train(config, workdir: str, stop) -> dict:
         host=jax.process_index(),
         hosts=jax.process_count(),
     )
-    progress = ProgressLine(first_step, config.steps, config.input.batch_size, writer.seconds_before, silent=not speaks)
-    stop.leave()  # compiling takes long
+    stop.leave_before(first_step)  # compiling takes long
     if first_step < config.steps:
         batch = sharding.put_batch(next(batches), mesh)
         flops, train_step = compilation.compile_step(train_step, state, batch, config)
@@ -225,12 +224,13 @@ def _train(config, workdir: str, stop) -> dict:
         silent=not speaks,
     )
     tracer = watch.Tracer(directory / "profile", config.profile_steps if speaks else ())
+    progress = ProgressLine(first_step, config.steps, config.input.batch_size, writer.seconds_before, silent=not speaks)
     writers = [each for each in (checkpointer, best) if each]
-    with finished_on_error(*writers), progress, tracer:
-        stops = stop.reached(first_step)
+    with contextlib.closing(batches), finished_on_error(*writers), progress, tracer:
+        stops = False
         progress.pause()
         try:
-            evaluate_due(first_step)  # what a signal broke off
+            evaluate_due(first_step)  # what was broken off
         except StoppedBySignal:
             stops = True
         progress.resume()
@@ -245,16 +245,15 @@ def _train(config, workdir: str, stop) -> dict:
             if not last and not stops:  # while the device works
                 with times.of(watch.DATA):
                     batch = sharding.put_batch(next(batches), mesh)
-            for each in writers:
-                each.check()
+            checkpointer.check()
             losses.add(step, terms)
             tracer.after(step, terms)
             logs, saves = (last or step % every == 0 for every in (config.log_every, config.checkpoint_every))
             if logs and config.checkpoint_minutes:
                 saves |= distributed.agreed(time.perf_counter() - saved_at > 60 * config.checkpoint_minutes)
-            saves |= stops
-            logs |= saves  # the line says the seconds to a run that goes on from here
             judges = not last and any(entry.every and step % entry.every == 0 for entry in config.evals.values())
+            saves |= stops or (judges and jax.process_count() > 1)  # several cannot break one off
+            logs |= saves  # the line says the seconds to a run that goes on from here
             if logs or judges:
                 values = losses.look()
             if logs:
@@ -265,15 +264,17 @@ def _train(config, workdir: str, stop) -> dict:
                 writer.write(step, values | times.report(step - logged))
                 logged = step
             progress.pause()
-            try:
-                with times.of(watch.EVALUATION):
-                    evaluate_due(step)
-            except StoppedBySignal:
-                stops = saves = True
-            if saves:  # after the evaluations: a run killed during one makes it again
+            if saves:
                 with times.of(watch.CHECKPOINT):
                     checkpointer.save(state)
                 saved_at = time.perf_counter()
+            if judges and not stops:
+                try:
+                    with times.of(watch.EVALUATION):
+                        evaluate_due(step)
+                except StoppedBySignal:
+                    stops = True
+                    checkpointer.save(state)
             progress.resume()
 
         # ---- The end -------------------------------------------------------------------------------------

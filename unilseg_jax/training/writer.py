@@ -83,6 +83,8 @@ def _is_kept(line: str, first_step: int, total_steps: int) -> bool:
 class ProgressLine:
     """Loss, images per second and time left: a live bar on a terminal, plain lines elsewhere.
 
+    Its clock starts when it is made: once the step is compiled.
+
     Args:
         first_step: where the run starts or goes on.
         total_steps: where it ends.
@@ -111,8 +113,8 @@ class ProgressLine:
             console=self._console,
             disable=silent or not self._console.is_terminal,
         )
-        # Until the first update, which also has to wait for the compiler, there are no numbers to show.
-        self._task = self._bar.add_task("training", total=total_steps, completed=first_step, found="compiling")
+        # Until the first update there are no numbers to show.
+        self._task = self._bar.add_task("training", total=total_steps, completed=first_step, found="starting")
 
     def __enter__(self) -> "ProgressLine":
         self._bar.start()
