@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                         _fit_presence(arguments.fit_presence, work, journal.collect(work.units), weights)
                     results = runner.write_results(work, journal)
             else:
-                console.print(f"{work.folder} is there already", highlight=False, markup=False)
+                console.print(f"{work.folder} is there already", highlight=False, markup=False, soft_wrap=True)
             if results is not None:
                 done.append(results)
     if process == 0:
@@ -228,7 +228,7 @@ def _works(
         max_images=arguments.max_images,
         dtype=arguments.dtype,
     )
-    found: list[Work] = []
+    found, left_out = [], []
     for benchmark, split, by_name in requests:
         if benchmark is None:
             found += works.of_run(options, split, predictor, weights)
@@ -238,9 +238,11 @@ def _works(
         except UserError as error:
             if by_name:
                 raise
-            console.print(f"left out: {benchmark.name}:{split}: {error}", highlight=False, markup=False)
+            left_out.append(f"left out: {benchmark.name}:{split}: {error}")
     if not found:
         raise UserError(f"no benchmark is prepared in {arguments.data!r}; name what prepare wrote with --data")
+    for line in left_out:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return found
 
 

@@ -4,6 +4,7 @@
 reads it and says what it must hold.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 from collections.abc import Mapping
@@ -68,6 +69,7 @@ def weights_sha256(variables: Mapping) -> str:
     return digest.hexdigest()
 
 
+@functools.cache  # each takes a search of all that is installed
 def versions() -> dict[str, str]:
     """Returns the versions of this package and of the libraries that compute."""
     found = {"unilseg_jax": __version__}
