@@ -48,9 +48,10 @@ class MetricWriter:
         self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(Path(directory) / "tensorboard"), purge_step=first_step + 1)
 
-    def has(self, step: int, name: str) -> bool:
-        """Returns whether the run had written a value of that name at `step` before it went on."""
-        return any(line["step"] == step and name in line for line in map(json.loads, self._kept))
+    def has_any(self, step: int, prefix: str) -> bool:
+        """Returns whether the run had written a value of such a name at `step` before it went on."""
+        lines = (line for line in map(json.loads, self._kept) if line["step"] == step)
+        return any(name.startswith(prefix) for line in lines for name in line)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes `values` of `step`; names with a slash are grouped by TensorBoard."""
