@@ -15,7 +15,7 @@ from unilseg_jax.evaluation.benchmarks import BENCHMARKS
 from unilseg_jax.interop.pretrained import Pretrained
 from unilseg_jax.models.architecture import Architecture
 from unilseg_jax.models.unilseg import UniLSeg
-from unilseg_jax.training.checkpoint import save_pretrained
+from unilseg_jax.training.model_directory import save_pretrained
 
 INPUT_SIZE = 32
 SETS = {

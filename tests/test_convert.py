@@ -12,7 +12,7 @@ from small_disk import check_refusal
 from unilseg_jax.convert import main
 from unilseg_jax.errors import run_command
 from unilseg_jax.interop.torch_import import load_released
-from unilseg_jax.training.checkpoint import load_pretrained
+from unilseg_jax.training.model_directory import load_pretrained
 
 
 def fails(capsys, *arguments: str) -> str:

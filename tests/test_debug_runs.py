@@ -14,15 +14,15 @@ STEPS = 2
 
 
 @pytest.mark.parametrize(
-    ("config", "data", "judged"),
+    ("config", "data", "judged", "benchmarks"),
     [
-        ("finetune_ade20k", "ade20k", {"val"}),
-        ("finetune_partimagenet", "part_imagenet", {"val", "test"}),
-        ("finetune_sod", "salient", {"ecssd", "sod", "pascal_s", "duts"}),
-        ("finetune_ref_youtube_vos", "ref_youtube_vos", {"valid"}),
+        ("finetune_ade20k", "ade20k", {"val"}, {"ade20k"}),
+        ("finetune_partimagenet", "part_imagenet", {"val", "test"}, {"val_map", "test_map"}),
+        ("finetune_sod", "salient", {"ecssd", "sod", "pascal_s", "duts"}, set()),
+        ("finetune_ref_youtube_vos", "ref_youtube_vos", {"valid"}, set()),
     ],
 )
-def test_a_debug_run_goes_from_stand_ins_to_its_summary(config, data, judged, tmp_path):
+def test_a_debug_run_goes_from_stand_ins_to_its_summary(config, data, judged, benchmarks, tmp_path):
     prepare.main([data, "--synthetic=4", f"--raw={tmp_path / 'raw'}", f"--out={tmp_path / 'prepared'}"])
     arguments = [f"--config={ROOT / 'configs' / config}.py:debug", "--workdir=run", f"--config.steps={STEPS}"]
     quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT)}  # compiling takes most of the time
@@ -39,3 +39,6 @@ def test_a_debug_run_goes_from_stand_ins_to_its_summary(config, data, judged, tm
     assert summary["steps"] == STEPS
     assert set(summary["evals"]) == judged
     assert all(found["honest"]["all"]["count"] > 0 for found in summary["evals"].values())
+    found = summary.get("benchmarks", {})
+    assert set(found) == benchmarks
+    assert all(0 <= numbers["miou"] <= 1 for numbers in found.values())

@@ -13,7 +13,7 @@ from unilseg_jax.errors import run_command
 from unilseg_jax.interop.layout import model_entries, released_entries
 from unilseg_jax.interop.pretrained import Pretrained
 from unilseg_jax.interop.torch_import import assemble, load_released
-from unilseg_jax.training.checkpoint import save_pretrained
+from unilseg_jax.training.model_directory import save_pretrained
 
 
 def fails(capsys, *arguments) -> str:

@@ -139,7 +139,7 @@ def test_a_run_that_failed_before_its_first_step_may_start_with_other_records(pr
         raise UserError("no space")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unilseg_jax.training.checkpoint.write_carried", fail)
+        patch.setattr("unilseg_jax.training.model_directory.write_carried", fail)
         with pytest.raises(UserError, match="no space"):
             train.train(config, str(tmp_path))
     assert json.loads((tmp_path / "leakage.json").read_text())["mode"] == "paper"

@@ -50,6 +50,7 @@ def test_plan_prints_what_fits_and_how_long_it_takes(given_cost, capsys):
     assert " 67,000 pictures/s" in out
     assert "an epoch of 134,000,000 visits" in out
     assert "33.3 minutes" in out
+    assert " steps of 8 pictures = 0.00 epochs of 134,000,000 visits" in out
     rows = [line.split() for line in out.splitlines() if line.split()[0].isdigit()]
     assert [row[:2] for row in rows[-3:]] == [["1", "4"], ["2", "2"], ["4", "1"]]
     assert "as the config says" in out

@@ -16,7 +16,7 @@ from small_model import small_pretrained
 from unilseg_jax import Segmenter, predict
 from unilseg_jax.errors import run_command
 from unilseg_jax.ops.masks import rle_to_mask
-from unilseg_jax.training.checkpoint import save_pretrained
+from unilseg_jax.training.model_directory import save_pretrained
 
 PHRASES = ["the dog on the left", "all sky/clouds [blue]"]
 

@@ -1,6 +1,7 @@
 """What a run that goes on takes from the one before: its training time and its first weights."""
 
 import json
+import time
 
 import pytest
 import tiny_run
@@ -8,6 +9,7 @@ from no_learning import no_learning_in
 
 from unilseg_jax import train
 from unilseg_jax.config import parse_flags
+from unilseg_jax.training import compilation
 from unilseg_jax.training.checkpoint import Checkpointer
 
 
@@ -42,6 +44,7 @@ def lines(workdir):
     return [line for line in found if "train/loss" in line]
 
 
+@pytest.mark.slow
 def test_training_seconds_are_those_of_all_processes_of_a_run(tmp_path, monkeypatch):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("unilseg_jax.training.evaluations.Evaluations.run", lambda *_, **__: 1 / 0)
@@ -71,3 +74,20 @@ def test_a_run_that_goes_on_reads_no_first_weights_and_says_so(tmp_path, monkeyp
     (note,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
     assert "config.init.swin = 'moved.pth' is not read: this run goes on from its own checkpoint" in note
     assert json.loads((tmp_path / "config.json").read_text())["init"]["swin"] == "", "what it was started with"
+
+
+def test_the_clock_starts_once_the_step_is_compiled(tmp_path, monkeypatch):
+    clock, compile_step, compiling = time.perf_counter, compilation.compile_step, []
+
+    def slow(*args):
+        compiling.append(1000.0)
+        return compile_step(*args)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + sum(compiling))
+    monkeypatch.setattr(compilation, "compile_step", slow)
+    assert train.train(config_of(), str(tmp_path))["total_seconds"] > 1000
+    first, *_, last = lines(tmp_path)
+    assert last["train/seconds"] < 500
+    assert first["train/images_per_s"] > 16 / 500
+    spent = sum(first[f"train/{part}_s"] for part in ("data", "checkpoint", "compute"))
+    assert 2 * spent == pytest.approx(first["train/seconds"], abs=0.5), "of the two steps before the first line"

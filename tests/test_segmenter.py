@@ -17,7 +17,7 @@ from unilseg_jax.interop.torch_export import export_released, write_released
 from unilseg_jax.ops.geometry import normalise
 from unilseg_jax.segmenter import Prediction
 from unilseg_jax.text.tokenizer import PhraseCutWarning, tokenize
-from unilseg_jax.training.checkpoint import save_pretrained
+from unilseg_jax.training.model_directory import save_pretrained
 
 PHRASES = ["the dog on the left", "all sky", "a wheel"]
 

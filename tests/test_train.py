@@ -13,7 +13,7 @@ from tiny_run import CHECKPOINT_EVERY, CLOCK, SCENES, STEPS, curve, entries, eva
 
 from unilseg_jax.input_pipeline.scenes import SceneSource
 from unilseg_jax.segmenter import Segmenter
-from unilseg_jax.training.checkpoint import load_pretrained, save_pretrained
+from unilseg_jax.training.model_directory import load_pretrained, save_pretrained
 
 KILLED_AT = 8
 """A step between two checkpoints, after an evaluation and before another."""
@@ -76,6 +76,7 @@ def test_a_run_leaves_everything_that_is_promised(finished):
     kept = {STEPS, STEPS - CHECKPOINT_EVERY}
     assert {entry.name for entry in (workdir / "checkpoints").iterdir()} == {str(step) for step in kept}
     assert list((workdir / "tensorboard").iterdir())
+    assert f"\n{STEPS} steps of 2 pictures = " in out
     assert f"step {STEPS}/{STEPS}  loss " in out
     assert "images/s" in out
     assert f"written to {workdir}" in out

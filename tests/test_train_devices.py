@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_run import STEPS, curve, flags, run, stop_at
 
-from unilseg_jax.training.checkpoint import load_pretrained
+from unilseg_jax.training.model_directory import load_pretrained
 
 pytestmark = pytest.mark.slow
 CHANGES = {"checkpoint_every": 100, "model__stochastic_depth": 0.0, "model__dropout": 0.0}

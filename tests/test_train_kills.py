@@ -8,7 +8,7 @@ import jax
 import pytest
 from tiny_run import curve, entries, flags, free_port, start
 
-from unilseg_jax.training.checkpoint import CHECKPOINTS, load_pretrained
+from unilseg_jax.training.model_directory import CHECKPOINTS, load_pretrained
 
 pytestmark = pytest.mark.slow
 KILLS, STEPS, BATCH = 10, 100, 4
@@ -27,6 +27,10 @@ CHANGES = {
 """Changes of the tiny run: long enough to be killed often, and with nothing to judge in between."""
 
 
+SHARED = {"mesh__fsdp": 4, "ema__decay": 0.9}
+"""Changes of the run of two processes: a checkpoint is written by both, and holds all that there can be."""
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("compiled")
@@ -42,6 +46,7 @@ def processes(workdir, cache, count):
             flags(
                 workdir,
                 **CHANGES,
+                **SHARED,
                 distributed__coordinator=coordinator,
                 distributed__num_processes=count,
                 distributed__process_id=number,

@@ -1,14 +1,27 @@
 """Two processes of two devices do what one process of four does."""
 
 import json
+import shutil
 import signal
 
 import jax
 import numpy as np
 import pytest
-from tiny_run import STEPS, curve, entries, evaluated, evaluations, flags, free_port, run, start
+from tiny_run import (
+    EVALUATE_EVERY,
+    STEPS,
+    curve,
+    entries,
+    evaluated,
+    evaluations,
+    flags,
+    free_port,
+    run,
+    start,
+    wait_until,
+)
 
-from unilseg_jax.training.checkpoint import load_pretrained
+from unilseg_jax.training.model_directory import load_pretrained
 
 pytestmark = pytest.mark.slow
 BATCH = {"input__batch_size": 4, "evals__held_out__batch_size": 4, "evals__glance__batch_size": 4}
@@ -109,3 +122,49 @@ def test_a_signal_stops_both_at_the_same_step(cache, tmp_path, number, receivers
     steps = [err.split("saved at step ")[1].split(" of ")[0] for err in errors]
     assert steps[0] == steps[1]
     assert (workdir / "checkpoints" / steps[0]).is_dir()
+
+
+def stop_both(both):
+    """Sends SIGTERM to the second process and returns what it and the first say at their end."""
+    both[1].send_signal(signal.SIGTERM)
+    errors = [process.communicate(timeout=300)[1] for process in both]
+    assert [process.returncode for process in both] == [75, 75], errors
+    return [line for err in errors for line in err.splitlines() if line.startswith("stopped: ")]
+
+
+@pytest.mark.parametrize("moment", ["connected", "restored"])
+def test_a_signal_is_heard_while_a_run_that_goes_on_starts(two, cache, tmp_path, moment):
+    workdir = shutil.copytree(two[0], tmp_path / "run")  # with more steps it goes on
+    both = start_both(workdir, cache, steps=400)
+    if moment == "connected":  # and nobody has asked yet whether the run shall stop
+        wait_until((workdir / "waiting").exists, both)
+        wait_until(lambda: not (workdir / "waiting").exists(), both)
+    else:
+        for line in both[0].stdout:
+            if line.startswith("training on "):
+                break
+    lines = stop_both(both)
+    assert len(lines) == 2
+    assert lines[0] == lines[1]
+    assert [int(path.name) for path in (workdir / "checkpoints").iterdir() if int(path.name) >= STEPS]
+
+
+def test_evaluations_that_are_broken_off_are_made_again(cache, tmp_path):
+    workdir = tmp_path / "run"
+    long = {"evals__held_out__source__num_scenes": 200}
+    both = start_both(workdir, cache, **long)
+    wait_until((workdir / "checkpoints" / str(EVALUATE_EVERY)).is_dir, both)
+    for process in both:
+        process.kill()
+        process.communicate()
+    assert evaluated(workdir, "held_out") == [], "it was killed during the evaluation, and has the step's checkpoint"
+    both = start_both(workdir, cache, **long)
+    wait_until((workdir / "checkpoints" / str(STEPS)).is_dir, both)  # while the first of the last evaluations is made
+    assert stop_both(both) == [f"stopped: saved at step {STEPS} of {STEPS}; the same command goes on from there"] * 2
+    assert evaluated(workdir, "held_out") == evaluations()
+    assert evaluated(workdir, "held_out_shuffled") == [], "the signal came before this evaluation"
+    both = start_both(workdir, cache, **long)
+    results = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], results
+    assert evaluated(workdir, "held_out") == evaluations()
+    assert evaluated(workdir, "held_out_shuffled") == [STEPS]

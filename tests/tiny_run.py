@@ -5,6 +5,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,6 +122,22 @@ def stop_at(line_start: str, number: int, arguments: list[str], cache: object = 
             break
     _, err = process.communicate(timeout=300)
     return process.returncode, err
+
+
+def workers_of(process: subprocess.Popen) -> list[int]:
+    """Returns the numbers of the processes that make pictures for a run."""
+    tasks = Path(f"/proc/{process.pid}/task").iterdir()
+    children = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+    return [pid for pid in children if b"multiprocessing-fork" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def wait_until(happened: Callable[[], object], running: Sequence[subprocess.Popen], seconds: float = 240) -> None:
+    """Returns once something has happened; the processes must not have ended before."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert all(process.poll() is None for process in running), [process.communicate() for process in running]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 CLOCK = {"images_per_s", "seconds", "model_tflop_per_s", "data_s", "checkpoint_s", "compute_s"}

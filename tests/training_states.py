@@ -1,5 +1,7 @@
 """Small states of a run, and how they are written and read."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,13 +12,16 @@ from tiny_run import ARCHITECTURE
 from unilseg_jax.interop.layout import model_entries
 from unilseg_jax.interop.torch_import import assemble
 from unilseg_jax.models.architecture import Architecture
-from unilseg_jax.training import checkpoint, sharding
+from unilseg_jax.training import sharding
 from unilseg_jax.training.checkpoint import Checkpointer
+from unilseg_jax.training.model_directory import CHECKPOINTS
 from unilseg_jax.training.state import TrainState, init_state
 
 REDUCED = {"pre_fusion": False, "language_path": False, "vision_path": False}
 TINY = Architecture(**{**ARCHITECTURE, **REDUCED, "vocab_size": 5, "context_length": 14})
 ADAM = optax.adam(1e-3)
+# As Orbax calls a checkpoint that it has not finished, by version.
+UNFINISHED = ("9.orbax-checkpoint-tmp", "9.orbax-checkpoint-tmp-1700000000000000")
 
 
 def tree(seed, width=3):
@@ -68,4 +73,12 @@ def assert_same(found, wanted):
 
 
 def on_disk(folder):
-    return sorted(path.name for path in (folder / checkpoint.CHECKPOINTS).iterdir())
+    return sorted(path.name for path in (folder / CHECKPOINTS).iterdir())
+
+
+def leave_unfinished(folder, finished, name):
+    """Leaves behind what a process killed while it wrote step 9 leaves."""
+    partial = folder / CHECKPOINTS / name
+    shutil.copytree(folder / CHECKPOINTS / str(finished), partial)
+    (partial / "_CHECKPOINT_METADATA").unlink(missing_ok=True)
+    next(path for path in sorted((partial / "variables").rglob("*")) if path.is_file()).write_bytes(b"")

@@ -159,6 +159,18 @@ def set_epochs(config: ConfigDict, epochs: int, visits: int) -> None:
     config.steps = math.ceil(epochs * visits / config.input.batch_size)
 
 
+def length_of(config: ConfigDict, visits: int) -> str:
+    """Says how long a run is: its steps stay what they are when a flag changes the batch.
+
+    Args:
+        config: the run.
+        visits: of pictures per epoch; 0 where that is unknown, or each source has epochs of its own.
+    """
+    steps, batch = config.steps, config.input.batch_size
+    epochs = f" = {steps * batch / visits:.2f} epochs of {visits:,} visits" if visits else ""
+    return f"{steps:,} steps of {batch:,} pictures{epochs}"
+
+
 def use_variant(config: ConfigDict, variant: str) -> None:
     """Applies what stands after the colon of `--config FILE:VARIANT`; call it last.
 

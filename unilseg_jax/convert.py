@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from unilseg_jax.interop.output import check_new_folder
     from unilseg_jax.interop.pretrained import check_input_size
     from unilseg_jax.interop.torch_import import read_released
-    from unilseg_jax.training.checkpoint import save_pretrained
+    from unilseg_jax.training.model_directory import save_pretrained
 
     check_new_folder(output)
     if arguments.input_size:

@@ -172,7 +172,7 @@ def _requests(names: Sequence[str]) -> list[_Request]:
 
 def _load(checkpoint: str) -> "Pretrained":
     if Path(checkpoint).is_dir():
-        from unilseg_jax.training.checkpoint import load_pretrained
+        from unilseg_jax.training.model_directory import load_pretrained
 
         return load_pretrained(checkpoint, with_carried=False)
     from unilseg_jax.interop.torch_import import load_released

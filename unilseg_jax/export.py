@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
 
     from unilseg_jax.interop.torch_export import checked_output, export_released, write_released
-    from unilseg_jax.training.checkpoint import load_pretrained
+    from unilseg_jax.training.model_directory import load_pretrained
 
     output = checked_output(arguments.output)
     pretrained = load_pretrained(arguments.checkpoint)

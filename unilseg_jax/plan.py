@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from unilseg_jax.command_line import OneLineParser
-from unilseg_jax.config import parse_flags
+from unilseg_jax.config import length_of, parse_flags
 from unilseg_jax.errors import UserError, run_command
 
 USABLE = 0.9
@@ -104,7 +104,7 @@ def _times(config, cost, speed: float) -> dict[str, str]:
     visits, steps, batch = config.epoch_visits, config.steps, config.input.batch_size
     return {
         f"speed at {speed / 1e12:,.1f} TFLOP/s": f"{1 / seconds:,.0f} pictures/s",
-        f"the run, {steps:,} steps of {batch:,} pictures": _time(steps * batch * seconds),
+        f"the run, {length_of(config, visits)}": _time(steps * batch * seconds),
         f"an epoch of {visits:,} visits" if visits else "an epoch": _time(visits * seconds)
         if visits
         else "unknown; say --config.epoch_visits=N",

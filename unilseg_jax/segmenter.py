@@ -104,7 +104,7 @@ class Segmenter:
             raise UserError("the path of the checkpoint is empty; name a file or folder")
         # Imported here: Orbax is slow to import and not needed to read a file.
         if Path(path).is_dir():
-            from unilseg_jax.training.checkpoint import load_pretrained
+            from unilseg_jax.training.model_directory import load_pretrained
 
             pretrained = load_pretrained(path, with_carried=False)
         else:

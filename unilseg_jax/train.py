@@ -5,13 +5,15 @@ The run's directory holds `config.json`, `model.json`, `checkpoints/`, `metrics.
 from its last checkpoint as if it had not been interrupted.
 """
 
+import contextlib
+import functools
 import math
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from unilseg_jax.config import architecture_of, parse_flags
+from unilseg_jax.config import architecture_of, length_of, parse_flags
 from unilseg_jax.errors import StoppedBySignal, UserError, run_command
 
 
@@ -61,16 +63,13 @@ def _train(config, workdir: str, stop) -> dict:
     from unilseg_jax.input_pipeline.mixture import Mixture
     from unilseg_jax.models.unilseg import UniLSeg
     from unilseg_jax.training import compilation, distributed, optim, sharding, start, watch
+    from unilseg_jax.training.benchmarks import Benchmarks
     from unilseg_jax.training.best import BestCheckpoint
-    from unilseg_jax.training.checkpoint import (
-        Checkpointer,
-        finished_on_error,
-        write_carried,
-        write_json,
-        write_model_file,
-    )
+    from unilseg_jax.training.checkpoint import Checkpointer, finished_on_error
     from unilseg_jax.training.evaluations import Evaluations, make_evaluators
     from unilseg_jax.training.finite import FiniteLoss
+    from unilseg_jax.training.judging import Judging
+    from unilseg_jax.training.model_directory import write_carried, write_json, write_model_file
     from unilseg_jax.training.state import init_state, init_variables
     from unilseg_jax.training.step import make_train_step
     from unilseg_jax.training.writer import SECONDS, MetricWriter, ProgressLine
@@ -78,18 +77,28 @@ def _train(config, workdir: str, stop) -> dict:
     # ---- Processes, data, and everything that may be wrong with the config -------------------------------
     started = time.perf_counter()
     directory = Path(workdir)
-    start.check_directory(directory, config)
+    changes = start.check_directory(directory, config)
     distributed.connect(directory, **config.distributed)
     compilation.use_cache(config.compilation_cache)
     timeout = config.distributed.timeout
     speaks = jax.process_index() == 0
     say = print if speaks else lambda *_, **__: None
+    say(*changes, sep="\n", end="\n" if changes else "")
     architecture = architecture_of(config)
     init, goes_on = start.weights_of_run(directory, config.init.to_dict(), say)
     mesh = sharding.make_mesh(config.input.batch_size, config.mesh.fsdp, config.optim.accumulate)
     evaluators = make_evaluators(config.evals, size=config.input.size, word_len=architecture.word_len)
+    benchmarks = Benchmarks(
+        config.benchmarks,
+        directory,
+        architecture=architecture,
+        input_size=config.input.size,
+        dtype=config.dtype,
+        timeout=timeout,
+    )
     of_first_weights = leakage_files.of_first_weights(init["model"])
-    parts, verdict, sources = start.parts_to_train_on(config, {name: each.source for name, each in evaluators.items()})
+    judged = {name: each.source for name, each in evaluators.items()} | benchmarks.sources
+    parts, verdict, sources = start.parts_to_train_on(config, judged)
     mixture = Mixture(parts, prompts=config.input.prompts, seed=config.seed, negatives=config.input.negatives)
     stages = transforms.make_stages(
         size=config.input.size,
@@ -161,6 +170,7 @@ def _train(config, workdir: str, stop) -> dict:
         + (f"XLA flags {config.xla_flags}, " if config.xla_flags else "")
         + f"steps {first_step} to {config.steps}",
         *mixture.lines(),
+        length_of(config, mixture.epoch_visits()),
         sep="\n",
         flush=True,
     )
@@ -181,28 +191,17 @@ def _train(config, workdir: str, stop) -> dict:
     )
     evaluations = Evaluations(evaluators, model, mesh, seed=config.seed, keep=config.pictures, timeout=timeout)
     writer = MetricWriter(directory, first_step, config.steps, silent=not speaks)
-
-    def evaluate(name: str, shuffled: bool = False) -> dict:
-        results, examples = evaluations.run(name, state.best_variables, shuffled=shuffled, before_each=stop.leave)
-        label = f"{name}_shuffled" if shuffled else name
-        step = int(state.step)
-        numbers = {f"{label}/{key}": value for key, value in (results["all"] | verdict.numbers(name)).items()}
-        if best:  # first, since an evaluation that is written is not made again
-            best.offer(state, numbers)
-        writer.write(step, numbers)
-        if examples and speaks:
-            report.draw_examples(directory / "pictures" / f"{label}_{step:07d}.png", examples)
-        return results
-
-    def evaluate_due(step: int) -> None:
-        for name, entry in config.evals.items():
-            if entry.every and step % entry.every == 0 and 0 < step < config.steps:
-                if step == first_step and distributed.agreed(writer.has(step, f"{name}/oiou")):
-                    continue
-                score = evaluate(name)["all"]
-                found = f"oIoU {score['oiou']:.4f}  mIoU {score['miou']:.4f}{verdict.note()}"
-                say(f"step {step}: {name} {found}", flush=True)
-
+    judging = Judging(
+        config,
+        directory,
+        evaluations=evaluations,
+        benchmarks=benchmarks,
+        verdict=verdict,
+        writer=writer,
+        best=best,
+        stop=stop,
+        say=functools.partial(print, flush=True) if speaks else None,
+    )
     batches = training_batches(
         mixture.visits(),
         stages,
@@ -213,8 +212,7 @@ def _train(config, workdir: str, stop) -> dict:
         host=jax.process_index(),
         hosts=jax.process_count(),
     )
-    progress = ProgressLine(first_step, config.steps, config.input.batch_size, writer.seconds_before, silent=not speaks)
-    stop.leave()  # compiling takes long
+    stop.leave_before(first_step)  # compiling takes long
     if first_step < config.steps:
         batch = sharding.put_batch(next(batches), mesh)
         flops, train_step = compilation.compile_step(train_step, state, batch, config)
@@ -225,12 +223,13 @@ def _train(config, workdir: str, stop) -> dict:
         silent=not speaks,
     )
     tracer = watch.Tracer(directory / "profile", config.profile_steps if speaks else ())
+    progress = ProgressLine(first_step, config.steps, config.input.batch_size, writer.seconds_before, silent=not speaks)
     writers = [each for each in (checkpointer, best) if each]
-    with finished_on_error(*writers), progress, tracer:
-        stops = stop.reached(first_step)
+    with contextlib.closing(batches), finished_on_error(*writers), progress, tracer:
+        stops = False
         progress.pause()
         try:
-            evaluate_due(first_step)  # what a signal broke off
+            judging.judge_due(state, resumed=True)  # what was broken off
         except StoppedBySignal:
             stops = True
         progress.resume()
@@ -245,16 +244,15 @@ def _train(config, workdir: str, stop) -> dict:
             if not last and not stops:  # while the device works
                 with times.of(watch.DATA):
                     batch = sharding.put_batch(next(batches), mesh)
-            for each in writers:
-                each.check()
+            checkpointer.check()
             losses.add(step, terms)
             tracer.after(step, terms)
             logs, saves = (last or step % every == 0 for every in (config.log_every, config.checkpoint_every))
             if logs and config.checkpoint_minutes:
                 saves |= distributed.agreed(time.perf_counter() - saved_at > 60 * config.checkpoint_minutes)
-            saves |= stops
+            judges = judging.is_due(step)
+            saves |= stops or (judges and jax.process_count() > 1)  # several cannot break one off
             logs |= saves  # the line says the seconds to a run that goes on from here
-            judges = not last and any(entry.every and step % entry.every == 0 for entry in config.evals.values())
             if logs or judges:
                 values = losses.look()
             if logs:
@@ -265,25 +263,23 @@ def _train(config, workdir: str, stop) -> dict:
                 writer.write(step, values | times.report(step - logged))
                 logged = step
             progress.pause()
-            try:
-                with times.of(watch.EVALUATION):
-                    evaluate_due(step)
-            except StoppedBySignal:
-                stops = saves = True
-            if saves:  # after the evaluations: a run killed during one makes it again
+            if saves:
                 with times.of(watch.CHECKPOINT):
                     checkpointer.save(state)
                 saved_at = time.perf_counter()
+            if judges and not stops:
+                try:
+                    with times.of(watch.EVALUATION):
+                        judging.judge_due(state)
+                except StoppedBySignal:
+                    stops = True
+                    checkpointer.save(state)
             progress.resume()
 
         # ---- The end -------------------------------------------------------------------------------------
         if not stops:
             try:
-                results = {
-                    name: {"honest": evaluate(name), **verdict.mark(name)}
-                    | ({"shuffled": evaluate(name, shuffled=True)} if entry.shuffled else {})
-                    for name, entry in config.evals.items()
-                }
+                results = judging.judge_all(state)
             except StoppedBySignal:
                 stops = True
         for each in (*writers, writer):
@@ -296,7 +292,7 @@ def _train(config, workdir: str, stop) -> dict:
         "parameters": count,
         **verdict.mark(),
         "training_seconds": round(progress.seconds, 1),
-        "evals": results,
+        **results,
         "total_seconds": round(time.perf_counter() - started, 1),
     }
     if speaks:

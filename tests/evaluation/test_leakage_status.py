@@ -5,7 +5,7 @@ import json
 import pytest
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.evaluation.leakage_status import leakage_status
+from unilseg_jax.evaluation.leakage_status import leakage_status, vocabulary_setting
 
 REFCOCO = {"name": "refcoco/refcoco", "split": "val"}
 NO_INIT = {"model": "", "swin": "", "clip": ""}
@@ -107,3 +107,27 @@ def test_damaged_files_are_one_line(tmp_path, name, content):
     with pytest.raises(UserError, match="damaged") as caught:
         status(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_benchmarks_of_the_run_were_looked_for(tmp_path):
+    checkpoint = run(tmp_path, evals={}, overlaps={"source 0": {"grounds": 4}})
+    config = json.loads((tmp_path / "config.json").read_text()) | {"benchmarks": {"grounds": {"name": "refcoco:val"}}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert status(checkpoint) == {"status": "clean", "reason": "its run looked for this split and left out 4 pictures"}
+
+
+@pytest.mark.parametrize(
+    ("trained", "init", "wanted"),
+    [
+        (("ade20k", "coco/instances"), NO_INIT, "in vocabulary"),
+        (("ade20k/ade20k",), {**NO_INIT, "model": "released.pth"}, "in vocabulary"),
+        (("coco/instances",), NO_INIT, "open vocabulary"),
+        (("coco/instances",), {**NO_INIT, "model": "released.pth"}, "unknown"),
+    ],
+)
+def test_the_setting_is_what_was_trained_on(tmp_path, trained, init, wanted):
+    assert vocabulary_setting(run(tmp_path, trained=trained, init=init), "ade20k/ade20k") == wanted
+
+
+def test_the_setting_of_a_file_is_unknown(tmp_path):
+    assert vocabulary_setting(str(tmp_path / "released.pth"), "ade20k/ade20k") == "unknown"

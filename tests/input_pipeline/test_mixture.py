@@ -148,6 +148,14 @@ def test_the_lines_say_what_an_epoch_is():
     assert lines[0] == "training on s1: 20 pictures, 52 objects, 24 visits per epoch, 58.5% of all visits"
 
 
+def test_the_visits_of_an_epoch_are_counted_where_all_sources_share_one():
+    sources = partly_equal()
+    visits = sum(size.visits for size in mixture(sources, prompts=3).sizes().values())
+    assert mixture(sources, prompts=3).epoch_visits() == visits
+    assert mixture(sources, prompts=3, negatives=0.5).epoch_visits() == 2 * visits
+    assert mixture(sources, prompts=3, weights=[1.0, 1.0]).epoch_visits() == 0
+
+
 # ---- Negatives -----------------------------------------------------------------------------------------
 
 

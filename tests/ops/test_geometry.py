@@ -137,5 +137,7 @@ def test_letterboxed_cells_are_where_unletterbox_samples(size):
         (sampled[0][:, size[1] // 2], sampled[1][size[0] // 2]), (0, 1), (17, 16), strict=True
     ):
         wanted = letterbox_cells(size, 64, (17, 16))[axis] * 63 / (cells - 1)
-        # OpenCV's bicubic kernel bends a ramp by up to 0.0481 of a step; at the edges it sees zeros.
-        np.testing.assert_allclose(maps[3:-3], wanted[3:-3], atol=0.049)
+        # OpenCV's bicubic kernel bends a ramp by up to 0.0481 of a step; at the edges it sees zeros. OpenCV 4 rounds
+        # positions to 1/32 of a pixel as well.
+        rounded = 1 / 64 if int(cv2.__version__.split(".")[0]) < 5 else 0
+        np.testing.assert_allclose(maps[3:-3], wanted[3:-3], atol=0.049 + rounded)

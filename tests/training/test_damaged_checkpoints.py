@@ -11,8 +11,8 @@ import pytest
 from training_states import TINY, assert_same, on_disk, restore, save, some_state, tree
 
 from unilseg_jax.errors import ExternalError, UserError
-from unilseg_jax.training import checkpoint
-from unilseg_jax.training.checkpoint import Checkpointer, load_pretrained
+from unilseg_jax.training.checkpoint import Checkpointer
+from unilseg_jax.training.model_directory import CHECKPOINTS, load_pretrained, write_model_file
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def overwritten(step_folder):
 
 @pytest.mark.parametrize("damage", [cut_short, emptied, without_optimizer, without_data, overwritten])
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(copied_run, damage):
-    damage(copied_run / checkpoint.CHECKPOINTS / "6")
+    damage(copied_run / CHECKPOINTS / "6")
     checkpointer, warnings = Checkpointer(copied_run), []
     assert_same(checkpointer.restore_latest(some_state(7, 0), warnings.append), some_state(0, 3))
     (line,) = warnings
@@ -72,7 +72,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(copied_run, da
 
 def test_where_no_checkpoint_can_be_read_none_is_deleted(copied_run):
     for step in (3, 6):
-        emptied(copied_run / checkpoint.CHECKPOINTS / str(step))
+        emptied(copied_run / CHECKPOINTS / str(step))
     with pytest.raises(UserError, match=r"checkpoint of step 6 .* is damaged"):
         restore(copied_run, some_state(7, 0))
     assert on_disk(copied_run) == ["3", "6"]
@@ -83,7 +83,7 @@ def test_an_average_is_kept_and_is_what_a_model_is_read_from(tmp_path):
     wanted = some_state(1, 6).replace(ema=tree(50))
     save(tmp_path, wanted)
     assert_same(restore(tmp_path, some_state(7, 0).replace(ema=tree(51))), wanted)
-    checkpoint.write_model_file(tmp_path, TINY, 32)
+    write_model_file(tmp_path, TINY, 32)
     assert_same(load_pretrained(tmp_path).variables, jax.tree.map(np.asarray, tree(50)))
 
 

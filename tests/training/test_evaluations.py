@@ -5,10 +5,14 @@ import re
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from unilseg_jax.config import evaluation, parse_flags, scenes_source
 from unilseg_jax.errors import UserError
-from unilseg_jax.training import evaluations
+from unilseg_jax.models.architecture import Architecture
+from unilseg_jax.models.unilseg import UniLSeg
+from unilseg_jax.training import evaluations, sharding
 
 SCENES = 10
 
@@ -67,3 +71,15 @@ def test_a_batch_that_does_not_divide_is_refused_with_what_does(processes, count
     processes(count, devices)
     with pytest.raises(UserError, match=re.escape(f"evals.val.{message}")):
         evaluators_of(12)
+
+
+def test_weights_are_gathered_by_one_program_for_all_evaluations(processes, monkeypatch):
+    mesh = sharding.make_mesh(8, fsdp=4)
+    weights = jax.device_put(np.arange(2.0**17, dtype=np.float32).reshape(512, 256), NamedSharding(mesh, P("fsdp")))
+    processes(2, 8)
+    judge = evaluations.Evaluations({}, UniLSeg(Architecture()), mesh, seed=0, keep=0, timeout=1.0)
+    monkeypatch.setattr(jax, "jit", None)  # a new one would be compiled again
+    for factor in (1, 2):
+        copied = judge._copied({"scale": weights * factor})["scale"]
+        assert copied.sharding.is_fully_replicated
+        np.testing.assert_array_equal(copied, factor * np.asarray(weights))

@@ -20,7 +20,17 @@ def test_what_does_not_change_the_run_may_change(directory):
     config = base_config()
     config.steps, config.log_every, config.input.threads, config.input.workers = 7, 3, 5, 4
     config.xla_flags, config.compilation_cache, config.remat = "overlap", "cache", "full"
-    start.check_directory(directory, config)
+    assert start.check_directory(directory, config) == []
+
+
+def test_other_micro_batches_change_no_samples_and_are_told(directory):
+    config = base_config()
+    config.optim.accumulate = 4
+    (note,) = start.check_directory(directory, config)
+    assert "config.optim.accumulate was 1 and is 4: the samples stay the same, noise and" in note
+    config.optim.clip_norm = 1.0
+    with pytest.raises(UserError, match=r"another config\.optim"):
+        start.check_directory(directory, config)
 
 
 @pytest.mark.parametrize(

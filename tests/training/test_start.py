@@ -12,7 +12,7 @@ from unilseg_jax.errors import UserError
 from unilseg_jax.interop.pretrained import Pretrained
 from unilseg_jax.interop.torch_export import write_released
 from unilseg_jax.interop.torch_import import load_released
-from unilseg_jax.training.checkpoint import save_pretrained
+from unilseg_jax.training.model_directory import save_pretrained
 from unilseg_jax.training.start import check_given, fill, first_weights, weights_of_run
 
 

@@ -91,6 +91,7 @@ def steps(step, count, variables, batch, *, mesh=None, optimizer=OPTIMIZER, shar
     return state, terms
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_everything_moves(one_device, variables, batch):
     state, terms = steps(one_device, 30, variables, batch)
     losses = [values["loss"] for values in terms]

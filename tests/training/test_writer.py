@@ -102,13 +102,13 @@ def test_seconds_of_training_grow_from_those_before_without_pauses(monkeypatch):
     assert progress.seconds == pytest.approx(33)
 
 
-def test_a_bar_says_that_it_compiles_until_there_are_numbers(monkeypatch):
+def test_a_bar_says_that_it_starts_until_there_are_numbers(monkeypatch):
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=100)
     monkeypatch.setattr("unilseg_jax.training.writer.Console", lambda **_: terminal)
     with ProgressLine(0, 100, batch_size=4) as progress:
         first = screen.getvalue()
         progress.update(20, 1.25)
-    assert "compiling" in first
+    assert "starting" in first
     assert "nan" not in screen.getvalue()
     assert "loss 1.2500" in screen.getvalue()

@@ -1,10 +1,11 @@
-"""Whether weights have seen a benchmark's pictures, as far as their own run has written it down."""
+"""What weights have seen of a benchmark, as far as their own run has written it down: its pictures, its classes."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from unilseg_jax.errors import UserError
+from unilseg_jax.evaluation.benchmarks import BENCHMARKS
 from unilseg_jax.input_pipeline import leakage_files
 
 SCENES = "scenes"
@@ -52,10 +53,39 @@ def leakage_status(checkpoint: str, dataset: str, split: str) -> dict[str, Any]:
     return _status("clean", f"its run looked for this split and left out {sum(counts)} pictures")
 
 
+def vocabulary_setting(checkpoint: str, dataset: str) -> str:
+    """Returns whether weights know a set's classes.
+
+    "in vocabulary": they were trained on the set (paper Table 5). "open vocabulary": they were not (Table 4).
+    "unknown": their run does not say all.
+
+    Args:
+        checkpoint: as it is evaluated.
+        dataset: the benchmark's prepared set, such as `ade20k/ade20k`.
+
+    Raises:
+        UserError: a file of the run is damaged.
+    """
+    config = _read(Path(checkpoint) / "config.json")
+    if config is None:
+        return "unknown"
+    try:
+        trained = {entry["name"].partition("/")[0] for entry in config["input"]["sources"].values()}
+        first = any(config.get("init", {}).values())
+    except (LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{checkpoint!r}: its config.json is damaged ({error})") from None
+    if dataset.partition("/")[0] in trained:
+        return "in vocabulary"
+    return "unknown" if first else "open vocabulary"
+
+
 def _entries_of(config: dict, dataset: str, split: str) -> list[str]:
     """Returns the names by which a run's firewall knows a split."""
     sources = {name: entry["source"] for name, entry in config.get("evals", {}).items()}
     sources |= config.get("firewall", {}).get("benchmarks", {})
+    for name, entry in config.get("benchmarks", {}).items():
+        benchmark, _, part = entry["name"].partition(":")
+        sources[name] = {"name": BENCHMARKS[benchmark].dataset, "split": part}
     wanted = _whole(dataset), split
     return [name for name, one in sources.items() if (_whole(one["name"]), one.get("split")) == wanted]
 

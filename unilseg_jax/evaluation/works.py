@@ -12,7 +12,7 @@ from unilseg_jax.errors import UserError
 from unilseg_jax.evaluation.benchmarks import Benchmark
 from unilseg_jax.evaluation.judges import JUDGES
 from unilseg_jax.evaluation.judges.referring import GeneralizedJudge, ReferringJudge
-from unilseg_jax.evaluation.leakage_status import leakage_status
+from unilseg_jax.evaluation.leakage_status import leakage_status, vocabulary_setting
 from unilseg_jax.evaluation.passport import Facts
 from unilseg_jax.evaluation.predictor import Predictor
 from unilseg_jax.evaluation.presence import PresenceModel
@@ -72,6 +72,7 @@ def of_benchmark(
         _check_presence(presence, f"{benchmark.name}:{split}", protocols)
     judge = JUDGES[benchmark.task](source, predictor, protocols, benchmark.vocabulary, **more)
     units = min(len(judge), options.max_images or len(judge))
+    setting = {"setting": vocabulary_setting(options.checkpoint, benchmark.dataset)} if benchmark.vocabulary else {}
     fitted = {"presence_fitted_on": presence.fitted_on, "presence": _digest(presence)} if presence and more else {}
     facts = Facts(
         benchmark=benchmark.name,
@@ -82,7 +83,13 @@ def of_benchmark(
         input_size=predictor.input_size,
         dtype=options.dtype,
         leakage=leakage_status(options.checkpoint, benchmark.dataset, split),
-        more={"remark": benchmark.remark, "data": data_identity(judge), "device": jax.default_backend(), **fitted},
+        more={
+            "remark": benchmark.remark,
+            "data": data_identity(judge),
+            "device": jax.default_backend(),
+            **setting,
+            **fitted,
+        },
     )
     folder = Path(options.output) / f"{benchmark.name}-{split}"
     return Work(

@@ -4,10 +4,13 @@ import dataclasses
 import difflib
 import itertools
 import math
+import multiprocessing
+import multiprocessing.resource_tracker
+import os
 import re
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -23,6 +26,7 @@ from unilseg_jax.input_pipeline.scenes import SceneSource
 from unilseg_jax.input_pipeline.sources import Source, open_source
 
 Stage = grain.transforms.Map | grain.transforms.RandomMap
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _RUN = 4
 """Rows that a thread makes at a time: handing over costs little then, and all threads have something to do."""
 
@@ -147,7 +151,7 @@ class _Runs:
                 }
             return self._batches[batch]
 
-    def batches(self, threads: int) -> Iterator[dict[str, np.ndarray]]:
+    def batches(self, threads: int) -> Generator[dict[str, np.ndarray], None, None]:
         """Yields the batches, one ahead."""
         per_batch = self._share // self._length
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=per_batch + threads)
@@ -161,10 +165,21 @@ class _Runs:
 def _start_worker(number: int, count: int) -> None:
     """Prepares a worker process: pictures are made in parallel, not the rows of one.
 
-    A signal that asks the run to save may reach all its processes; those that make pictures are needed until then.
+    A signal that asks the run to save may reach all its processes; those that make pictures are needed until then. They
+    end when the run tells them, or with it.
     """
+    for each in _STOP_SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def _end_with_parent() -> None:
+    """Ends a worker process whose parent was killed, and could not tell it to."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def training_batches(
@@ -177,8 +192,8 @@ def training_batches(
     workers: int,
     host: int = 0,
     hosts: int = 1,
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yields batches without end, from step `start` on; the same batch for the same step.
+) -> Generator[dict[str, np.ndarray], None, None]:
+    """Yields batches without end, from step `start` on; the same batch for the same step. Closed, it ends its workers.
 
     Threads write their rows into the batch; what processes make is put together here, in its order. A batch may span
     two epochs, so nothing is lost or repeated at the end of one. All hosts together hold the batches that one host
@@ -218,13 +233,16 @@ def training_batches(
     return _of_living_workers(iter(iterable.batch(share, drop_remainder=True)))
 
 
-def _of_living_workers(batches: Iterator[dict[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
-    """Yields what worker processes make.
+def _of_living_workers(
+    batches: grain.DatasetIterator[dict[str, np.ndarray]],
+) -> Generator[dict[str, np.ndarray], None, None]:
+    """Yields what worker processes make, and ends them when it is closed.
 
     Raises:
         ExternalError: one of them has ended.
     """
     try:
+        yield _first(batches)
         yield from batches
     except RuntimeError as error:
         if "terminated unexpectedly" not in str(error):  # grain's words
@@ -235,3 +253,15 @@ def _of_living_workers(batches: Iterator[dict[str, np.ndarray]]) -> Iterator[dic
             "killed, often for want of memory); set config.input.workers lower or make room, then start the same "
             "command again, it goes on from the last checkpoint"
         ) from None
+    finally:
+        batches.close()
+
+
+def _first(batches: grain.DatasetIterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Returns the first batch; a signal that comes while the workers start waits until they ignore it."""
+    multiprocessing.resource_tracker.ensure_running()  # as it starts, it would let signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)  # processes inherit it
+    try:
+        return next(batches)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

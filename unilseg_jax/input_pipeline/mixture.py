@@ -111,6 +111,10 @@ class Mixture:
             visits = np.array([part.weight for part in self._parts]) / per_visit
         return dict(zip(sizes, (visits / visits.sum()).tolist(), strict=True))
 
+    def epoch_visits(self) -> int:
+        """Returns the visits per epoch, negatives with them; 0 where each source has epochs of its own."""
+        return 0 if self._weighted else round(sum(map(len, self._groups)) / (1 - self._negatives))
+
     def lines(self) -> list[str]:
         """Says in a line per part what is trained on."""
         shares = self.shares()

@@ -8,7 +8,8 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
-from unilseg_jax.training.checkpoint import CARRIED_FILE, CHECKPOINTS, MODEL_FILE, check, make_manager, writing
+from unilseg_jax.training.checkpoint import make_manager, writing
+from unilseg_jax.training.model_directory import CARRIED_FILE, CHECKPOINTS, MODEL_FILE
 from unilseg_jax.training.state import TrainState
 
 BEST = "best"
@@ -37,7 +38,9 @@ class BestCheckpoint:
         return -math.inf
 
     def offer(self, state: TrainState, values: dict[str, float]) -> None:
-        """Keeps the state's weights to predict with, if its evaluation is the best; starts to write them.
+        """Keeps the state's weights to predict with, if its evaluation is the best; returns once they are on disk.
+
+        An evaluation that is written down is not made again, so its weights must be there before.
 
         Args:
             state: that was judged.
@@ -58,22 +61,9 @@ class BestCheckpoint:
         with writing(self._manager):
             # The same run may have been further before, under a metric of another name.
             self._manager.save(step, args=ocp.args.Composite(variables=variables, score=score), force=True)
+            self._manager.wait_until_finished()
         self._value = value
 
-    def check(self) -> None:
-        """Looks whether the writing thread has failed; waits for nothing.
-
-        Raises:
-            ExternalError: it has.
-        """
-        check(self._manager)
-
     def close(self) -> None:
-        """Waits and lets go of the directory.
-
-        Raises:
-            ExternalError: the weights cannot be written.
-        """
-        with writing(self._manager):
-            self._manager.wait_until_finished()
+        """Lets go of the directory."""
         self._manager.close()

@@ -93,7 +93,8 @@ class Evaluations:
     Args:
         evaluators: by name.
         model: the network.
-        mesh: of the run. With several processes each predicts on its own devices, with a copy of the weights.
+        mesh: of the run. With several processes each predicts on its own devices, each of which then holds a whole
+            copy of the weights.
         seed: of the shuffled phrases.
         keep: pictures to return for drawing.
         timeout: seconds that a process that is done waits for the others.
@@ -103,9 +104,10 @@ class Evaluations:
         self, evaluators: dict[str, Evaluator], model: UniLSeg, mesh: Mesh, *, seed: int, keep: int, timeout: float
     ):
         self._evaluators, self._seed, self._keep, self._timeout = evaluators, seed, keep, timeout
-        self._mesh, self._several = mesh, jax.process_count() > 1
+        self._several = jax.process_count() > 1
         self._own = Mesh(np.array(jax.local_devices())[:, None], sharding.AXES) if self._several else mesh
         self._predict = make_predict_step(model, self._own)
+        self._whole = jax.jit(lambda tree: tree, out_shardings=sharding.replicated(mesh))
 
     def run(
         self, name: str, variables: dict, *, shuffled: bool = False, before_each: Callable[[], None] = lambda: None
@@ -143,9 +145,8 @@ class Evaluations:
 
     def _copied(self, variables: Any) -> Any:
         """Returns arrays of all devices as arrays of this process's own, whole on each of them."""
-        whole = jax.jit(lambda tree: tree, out_shardings=sharding.replicated(self._mesh))(variables)
         own = sharding.replicated(self._own)
-        return jax.tree.map(lambda leaf: jax.device_put(leaf.addressable_data(0), own), whole)
+        return jax.tree.map(lambda leaf: jax.device_put(leaf.addressable_data(0), own), self._whole(variables))
 
 
 def _own_share(evaluator: Evaluator) -> Evaluator:

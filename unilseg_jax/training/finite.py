@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from unilseg_jax.training.checkpoint import write_json
+from unilseg_jax.training.model_directory import write_json
 
 NOT_FINITE_FILE = "not_finite.json"
 

@@ -16,8 +16,8 @@ class StopRequest:
     """Whether somebody asked the run to stop, as a context in which the signals do not end the process.
 
     With several processes JAX listens to SIGTERM since `jax.distributed.initialize`: a signal to one of them reaches
-    all, which agree on the step after the furthest that any has come to. What came before, and SIGUSR1, is handed on to
-    JAX as a SIGTERM.
+    all, which agree on the number after the greatest that any has asked about. What came before, and SIGUSR1, is
+    handed on to JAX as a SIGTERM.
 
     Attributes:
         signal: name of the signal that this process received; "" if none.
@@ -26,6 +26,7 @@ class StopRequest:
     def __init__(self):
         self.signal = ""
         self._handed_on = False
+        self._asked = 0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -49,16 +50,45 @@ class StopRequest:
         if self.signal and jax.process_count() == 1:
             raise StoppedBySignal(f"{self.signal} came; the same command starts again")
 
+    def leave_before(self, first_step: int) -> None:
+        """Ends a run that was asked to stop while it started.
+
+        Args:
+            first_step: steps taken by the processes before this one.
+
+        Raises:
+            StoppedBySignal: it was.
+        """
+        if self.reached(first_step):
+            raise StoppedBySignal(
+                f"no step was taken after step {first_step}, so there is nothing to save; the same command starts again"
+            )
+
+    def leave_after(self, last_step: int) -> None:
+        """Ends a run that was asked to stop since its last step; every process asks this before each evaluation there.
+
+        Args:
+            last_step: of the run.
+
+        Raises:
+            StoppedBySignal: it was.
+        """
+        if self.reached(max(self._asked, last_step) + 1):
+            raise StoppedBySignal("all steps are taken; the same command makes the evaluations")
+
     def reached(self, step: int) -> bool:
         """Returns whether the run stops after `step`; every process asks this after every step, and before the first.
 
         Args:
-            step: steps taken.
+            step: steps taken, more than when this was asked before.
         """
         if jax.process_count() == 1:
             return bool(self.signal)
         if self.signal and not self._handed_on:
             self._handed_on = True
             os.kill(os.getpid(), signal.SIGTERM)
-        # The checkpoints' library asks JAX the same with the same numbers, so they must be the run's steps.
-        return multihost_utils.reached_preemption_sync_point(step)
+        # JAX says yes to the agreed number alone, which is 1 if the signal came before anybody asked: none may be left
+        # out, and nobody else may ask (see `checkpoint.make_manager`).
+        numbers = range(self._asked + 1, step + 1)
+        self._asked = step
+        return any(multihost_utils.reached_preemption_sync_point(number) for number in numbers)

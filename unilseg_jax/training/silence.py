@@ -1,7 +1,8 @@
-"""Keeps Orbax and its storage from printing tracebacks beside the error that they raise."""
+"""Keeps Orbax and its storage from saying more than one line of an error, and from printing tracebacks beside it."""
 
 import contextlib
 import logging
+import re
 import sys
 from collections.abc import Iterator
 
@@ -39,3 +40,10 @@ def raised_only() -> Iterator[None]:
         loop.removeFilter(_is_no_echo)
     finally:
         absl.setLevel(level)
+
+
+def first_line(error: Exception) -> str:
+    """Returns what an error says, without what the storage library adds for its makers."""
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    line = re.sub(r" \[(tensorstore_spec|os_error_code|source locations)=.*", "", line)
+    return line if len(line) <= 300 else f"{line[:120]} … {line[-170:]}"

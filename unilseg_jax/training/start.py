@@ -19,7 +19,7 @@ from unilseg_jax.input_pipeline.visits import text_of
 from unilseg_jax.interop.initialise import initialise
 from unilseg_jax.interop.torch_import import load_released
 from unilseg_jax.models.architecture import Architecture
-from unilseg_jax.training.checkpoint import CHECKPOINTS, load_pretrained
+from unilseg_jax.training.model_directory import CHECKPOINTS, load_pretrained
 
 
 def check_given(model: str = "", swin: str = "", clip: str = "") -> None:
@@ -132,8 +132,11 @@ def parts_to_train_on(config, evaluated: dict) -> tuple:
     return parts, verdict, trained_on
 
 
-def check_directory(directory: Path, config) -> None:
+def check_directory(directory: Path, config) -> list[str]:
     """Refuses a run's directory that this config cannot go on with; other samples would be another run.
+
+    Returns:
+        Notes to print: what may change, but not without a trace.
 
     Raises:
         UserError: the directory is a file, or its run has other data, another model or another seed.
@@ -142,7 +145,7 @@ def check_directory(directory: Path, config) -> None:
         raise UserError(f"--workdir {str(directory)!r} is a file; name a directory")
     file = directory / "config.json"
     if not file.exists():
-        return
+        return []
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -151,6 +154,8 @@ def check_directory(directory: Path, config) -> None:
     for config_input in (before.get("input", {}), now["input"]):
         for key in ("threads", "workers"):  # these do not change what is read
             config_input.pop(key, None)
+    # Other devices may need another one, and the samples stay the same.
+    micro_batches = [each.get("optim", {}).pop("accumulate", 1) for each in (before, now)]
     keys = ("seed", "model", "dtype", "batch_norm", "input", "optim", "loss", "ema")
     other = [key for key in keys if before.get(key) != now[key]]
     if other:
@@ -158,6 +163,12 @@ def check_directory(directory: Path, config) -> None:
             f"{str(directory)!r} holds a run with another config.{other[0]}; name another workdir, or run it as "
             f"{str(file)!r} says"
         )
+    if micro_batches[0] == micro_batches[1]:
+        return []
+    return [
+        f"note: config.optim.accumulate was {micro_batches[0]} and is {micro_batches[1]}: the samples stay the same, "
+        "noise and the statistics of batch norm are those of other micro-batches"
+    ]
 
 
 def sample_ids(visits: grain.MapDataset, batch_size: int, step: int) -> list[str]:

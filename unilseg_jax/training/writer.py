@@ -48,9 +48,10 @@ class MetricWriter:
         self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(Path(directory) / "tensorboard"), purge_step=first_step + 1)
 
-    def has(self, step: int, name: str) -> bool:
-        """Returns whether the run had written a value of that name at `step` before it went on."""
-        return any(line["step"] == step and name in line for line in map(json.loads, self._kept))
+    def has_any(self, step: int, prefix: str) -> bool:
+        """Returns whether the run had written a value of such a name at `step` before it went on."""
+        lines = (line for line in map(json.loads, self._kept) if line["step"] == step)
+        return any(name.startswith(prefix) for line in lines for name in line)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes `values` of `step`; names with a slash are grouped by TensorBoard."""
@@ -83,6 +84,8 @@ def _is_kept(line: str, first_step: int, total_steps: int) -> bool:
 class ProgressLine:
     """Loss, images per second and time left: a live bar on a terminal, plain lines elsewhere.
 
+    Its clock starts when it is made: once the step is compiled.
+
     Args:
         first_step: where the run starts or goes on.
         total_steps: where it ends.
@@ -111,8 +114,8 @@ class ProgressLine:
             console=self._console,
             disable=silent or not self._console.is_terminal,
         )
-        # Until the first update, which also has to wait for the compiler, there are no numbers to show.
-        self._task = self._bar.add_task("training", total=total_steps, completed=first_step, found="compiling")
+        # Until the first update there are no numbers to show.
+        self._task = self._bar.add_task("training", total=total_steps, completed=first_step, found="starting")
 
     def __enter__(self) -> "ProgressLine":
         self._bar.start()

@@ -1,0 +1,94 @@
+"""Being asked to stop, with JAX's agreement among several processes faked; `test_train_processes.py` has real ones."""
+
+import signal
+
+import jax
+import pytest
+from jax.experimental import multihost_utils
+from training_states import save, some_state
+
+from unilseg_jax.errors import StoppedBySignal
+from unilseg_jax.training.signals import StopRequest
+
+
+class Agreement:
+    """What JAX does: a signal fixes the number after the last that was asked about, and that alone is answered yes."""
+
+    def __init__(self):
+        self.asked: list[int] = []
+        self.agreed = None
+
+    def signal(self):
+        self.agreed = max(self.asked[-1:], default=0) + 1
+
+    def reached(self, number):
+        self.asked.append(number)
+        return number == self.agreed
+
+
+@pytest.fixture
+def agreement(monkeypatch):
+    found = Agreement()
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", found.reached)
+    return found
+
+
+@pytest.fixture
+def two_processes(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+
+
+@pytest.mark.usefixtures("two_processes")
+@pytest.mark.parametrize("first_step", [1, 7])
+def test_a_signal_before_anybody_asked_ends_the_start(agreement, first_step):
+    agreement.signal()
+    with pytest.raises(StoppedBySignal, match=f"after step {first_step}, so there is nothing to save"):
+        StopRequest().leave_before(first_step)
+
+
+@pytest.mark.usefixtures("two_processes")
+@pytest.mark.parametrize("first_step", [0, 7])
+def test_a_signal_after_the_start_ends_the_next_step(agreement, first_step):
+    stop = StopRequest()
+    stop.leave_before(first_step)
+    agreement.signal()
+    assert stop.reached(first_step + 1)
+
+
+@pytest.mark.usefixtures("two_processes")
+def test_a_signal_after_the_last_step_ends_the_evaluations(agreement):
+    stop = StopRequest()
+    stop.leave_before(0)
+    assert not any(stop.reached(step) for step in (1, 2, 3))
+    stop.leave_after(3)
+    stop.leave_after(3)
+    agreement.signal()
+    with pytest.raises(StoppedBySignal):
+        stop.leave_after(3)
+    assert agreement.asked == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.usefixtures("two_processes")
+def test_a_run_that_only_evaluates_hears_a_signal_too(agreement):
+    stop = StopRequest()
+    stop.leave_before(3)
+    agreement.signal()
+    with pytest.raises(StoppedBySignal):
+        stop.leave_after(3)
+
+
+def test_a_process_alone_stops_wherever_it_asks():
+    with StopRequest() as stop:
+        stop.leave_before(5)
+        assert not stop.reached(6)
+        stop.leave()
+        signal.raise_signal(signal.SIGUSR1)
+        assert stop.reached(7)
+        for leave in (stop.leave, lambda: stop.leave_before(5), lambda: stop.leave_after(7)):
+            with pytest.raises(StoppedBySignal):
+                leave()
+
+
+def test_writing_a_checkpoint_asks_nothing(agreement, tmp_path):
+    save(tmp_path, some_state(0, 3), some_state(1, 6))
+    assert agreement.asked == []
