@@ -91,5 +91,5 @@ def test_workers_end_with_a_run_that_is_killed(cache, tmp_path):
         if line.startswith("step 2/"):
             break
     run.kill()
-    run.communicate()
+    run.communicate(timeout=60)  # which an orphan would keep open
     assert_gone([run.pid])
