@@ -7,6 +7,9 @@ With `--peer`, a checkout of the released PyTorch code gets the same random weig
 its demo does one: the picture goes through the image encoder with every phrase. Both sides run in turn, each in
 a process of its own; the peer's needs `torch`, `loguru`, `fvcore` and `pyyaml`. Ours encodes every phrase anew in
 each turn, although it would keep them from one picture to the next.
+
+On a shared machine, seconds of the processor say more than those of the clock, if threads do not wait for one another:
+`taskset --cpu-list 0 python benchmarks/evaluate.py ...` gives both sides one core.
 """
 
 import argparse
@@ -24,6 +27,11 @@ from inference import Side, check_peer, released_model, write_weights
 
 RESULTS = ("label map", "masks")
 THRESHOLD = 0.5
+
+
+def now() -> np.ndarray:
+    """Returns the seconds of the clock, and those that all threads together had of the processor."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def class_phrases(count: int) -> list[str]:
@@ -48,7 +56,7 @@ def prepare(folder: Path, architecture, size: int, phrases: int) -> None:
 
 
 def ours(folder: Path, buckets: list[int] | None):
-    """Returns a function from a number of phrases to the results and their seconds."""
+    """Returns a function from a number of phrases to the results and their seconds, of the clock and the processor."""
     from unilseg_jax.evaluation.predictor import Predictor
     from unilseg_jax.interop.torch_import import load_released
 
@@ -60,13 +68,13 @@ def ours(folder: Path, buckets: list[int] | None):
         phrases, results, seconds = class_phrases(count), {}, {}
         for name in RESULTS:
             predictor.cache.clear()
-            start = time.perf_counter()
+            start = now()
             encoded = predictor.encode(image, "stretch")
             if name == "label map":
                 results[name], _ = predictor.label_map(encoded, phrases)
             else:
                 results[name] = predictor.probabilities(encoded, phrases) > THRESHOLD
-            seconds[name] = time.perf_counter() - start
+            seconds[name] = (now() - start).tolist()
         return results, seconds
 
     return run
@@ -84,22 +92,22 @@ def released(folder: Path, checkout: Path):
     def run(count: int) -> tuple[dict, dict]:
         size = image.shape[2:]
         best, labels, masks = torch.full(size, -torch.inf), torch.zeros(size, dtype=torch.int32), []
-        clock = [0.0, 0.0, 0.0]
+        clock = np.zeros((3, 2))
         with torch.inference_mode():
             for index in range(count):
-                times = [time.perf_counter()]
+                times = [now()]
                 logits = model(image, tokens[index : index + 1])
-                times.append(time.perf_counter())
+                times.append(now())
                 fine = torch.nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)[0, 0]
                 labels[fine > best] = index
                 best = torch.maximum(best, fine)
-                times.append(time.perf_counter())
+                times.append(now())
                 fine = torch.nn.functional.interpolate(logits, size, mode="bilinear", align_corners=True)[0, 0]
                 masks.append((torch.sigmoid(fine) > THRESHOLD).numpy())
-                times.append(time.perf_counter())
-                clock = [total + after - before for total, before, after in zip(clock, times, times[1:], strict=False)]
+                times.append(now())
+                clock += np.diff(times, axis=0)
         results = {"label map": labels.numpy(), "masks": np.stack(masks)}
-        return results, {"label map": clock[0] + clock[1], "masks": clock[0] + clock[2]}
+        return results, {"label map": (clock[0] + clock[1]).tolist(), "masks": (clock[0] + clock[2]).tolist()}
 
     return run
 
@@ -127,21 +135,22 @@ def table(turns: list[dict[str, dict]], phrases: int) -> list[str]:
     header = ["result", *sides, *(["ours / peer", "throughput"] if "peer" in sides else [])]
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for name in RESULTS:
-        seconds = {side: [turn[side]["seconds"][name] for turn in turns] for side in sides}
-        row = [name]
-        for side in sides:
-            middle = statistics.median(seconds[side])
-            row.append(
-                f"{middle:.1f} s ({min(seconds[side]):.1f} to {max(seconds[side]):.1f}), {middle / phrases:.3f} s "
-                f"a phrase, peak {turns[-1][side]['peak']:.2f} GiB"
-            )
-        if "peer" in sides:
-            ratios = [mine / other for mine, other in zip(seconds["ours"], seconds["peer"], strict=True)]
-            row += [
-                f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-                f"{1 / statistics.median(ratios):.2f} ×",
-            ]
-        lines.append(f"| {' | '.join(row)} |")
+        for kind, index in (("clock", 0), ("processor", 1)):
+            seconds = {side: [turn[side]["seconds"][name][index] for turn in turns] for side in sides}
+            row = [f"{name}, {kind}"]
+            for side in sides:
+                middle = statistics.median(seconds[side])
+                row.append(
+                    f"{middle:.1f} s ({min(seconds[side]):.1f} to {max(seconds[side]):.1f}), {middle / phrases:.2f} s "
+                    f"a phrase, peak {turns[-1][side]['peak']:.2f} GiB"
+                )
+            if "peer" in sides:
+                ratios = [mine / other for mine, other in zip(seconds["ours"], seconds["peer"], strict=True)]
+                row += [
+                    f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+                    f"{1 / statistics.median(ratios):.2f} ×",
+                ]
+            lines.append(f"| {' | '.join(row)} |")
     return lines
 
 

@@ -67,16 +67,20 @@ def test_the_phrases_are_ade20ks_classes(evaluate):
 
 def test_the_ratio_is_of_turns_and_the_throughput_its_inverse(evaluate):
     turns = [
-        {side: {"seconds": {"label map": first, "masks": 2 * first}, "peak": 1.5} for side, first in turn.items()}
+        {
+            side: {"seconds": {"label map": [first, first / 4], "masks": [2 * first, first]}, "peak": 1.5}
+            for side, first in turn.items()
+        }
         for turn in ({"ours": 10.0, "peer": 20.0}, {"ours": 30.0, "peer": 40.0}, {"ours": 12.0, "peer": 30.0})
     ]
-    header, _, labels, masks = evaluate.table(turns, phrases=4)
+    header, _, labels, processor, masks, _ = evaluate.table(turns, phrases=4)
     assert header == "| result | ours | peer | ours / peer | throughput |"
     assert labels == (
-        "| label map | 12.0 s (10.0 to 30.0), 3.000 s a phrase, peak 1.50 GiB "
-        "| 30.0 s (20.0 to 40.0), 7.500 s a phrase, peak 1.50 GiB | 0.50 (0.40 to 0.75) | 2.00 × |"
+        "| label map, clock | 12.0 s (10.0 to 30.0), 3.00 s a phrase, peak 1.50 GiB "
+        "| 30.0 s (20.0 to 40.0), 7.50 s a phrase, peak 1.50 GiB | 0.50 (0.40 to 0.75) | 2.00 × |"
     )
-    assert masks.startswith("| masks | 24.0 s (20.0 to 60.0)")
+    assert processor.startswith("| label map, processor | 3.0 s (2.5 to 7.5)")
+    assert masks.startswith("| masks, clock | 24.0 s (20.0 to 60.0)")
     alone = evaluate.table([{"ours": turn["ours"]} for turn in turns], phrases=4)
     assert alone[0] == "| result | ours |"
 
