@@ -149,7 +149,7 @@ def test_each_number_has_its_whole_passport_folded(write):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"complete": False}, ["Incomplete: 40 pictures and 312 phrases"]),
+        ({"complete": False}, ["Incomplete: 40 pictures were judged"]),
         ({"leakage": {"status": "leaky", "trained_on": 7}}, ["Leakage: these weights were trained .*trained_on: 7"]),
         ({"leakage": {"status": "unknown"}}, ["Leakage unknown: it is not known"]),
         ({"leakage": {"status": "leaky"}, "complete": False}, ["Leakage:", "Incomplete:"]),
