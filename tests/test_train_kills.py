@@ -103,7 +103,7 @@ def kill_often(workdir, cache, count, seed):
             survivor.kill()
             survivor.communicate()
     last = processes(workdir, cache, count)
-    results = [each.communicate(timeout=300) for each in last]
+    results = [each.communicate(timeout=900) for each in last]
     assert [each.returncode for each in last] == [0] * count, results
     return while_writing
 
@@ -112,7 +112,7 @@ def kill_often(workdir, cache, count, seed):
 def test_a_run_that_is_killed_ten_times_is_the_run_that_was_not(count, cache, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     undisturbed = processes(whole, cache, count)
-    results = [each.communicate(timeout=300) for each in undisturbed]
+    results = [each.communicate(timeout=900) for each in undisturbed]
     assert [each.returncode for each in undisturbed] == [0] * count, results
     assert kill_often(killed, cache, count, seed=count) >= 2, "no kill met a checkpoint that was being written"
     # The loss of a step depends on its samples, its noise and all steps before: each is there once, as it was.

@@ -217,11 +217,8 @@ def _train(config, workdir: str, stop) -> dict:
         batch = sharding.put_batch(next(batches), mesh)
         flops, train_step = compilation.compile_step(train_step, state, batch, config)
         distributed.wait_for_all("the first step", timeout)
-    losses = FiniteLoss(
-        directory,
-        lambda step: start.sample_ids(mixture.visits(), config.input.batch_size, step),
-        silent=not speaks,
-    )
+    ids = functools.partial(start.sample_ids, mixture.visits(), config.input.batch_size)
+    losses = FiniteLoss(directory, ids, silent=not speaks)
     tracer = watch.Tracer(directory / "profile", config.profile_steps if speaks else ())
     progress = ProgressLine(first_step, config.steps, config.input.batch_size, writer.seconds_before, silent=not speaks)
     writers = [each for each in (checkpointer, best) if each]
