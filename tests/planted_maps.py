@@ -75,7 +75,7 @@ def record(number, shape, masks, phrases, *, video="", frame=""):
     Args:
         number: of the picture.
         shape: height and width.
-        masks: bool arrays, or pairs of id and array.
+        masks: bool arrays, or pairs of id and array; 255 is the id of pixels that are not judged.
         phrases: texts with mask, id and object; what is left out is "" and -1.
         video: its name.
         frame: its name.
@@ -90,7 +90,12 @@ def record(number, shape, masks, phrases, *, video="", frame=""):
         height=shape[0],
         width=shape[1],
         masks=[
-            triplet.RecordMask(counts=mask_to_rle(mask.astype(np.uint8)), box=(0.0, 0.0, 1.0, 1.0), source_id=label)
+            triplet.RecordMask(
+                counts=mask_to_rle(mask.astype(np.uint8)),
+                box=(0.0, 0.0, 1.0, 1.0),
+                kind="ignored" if label == 255 else "instance",
+                source_id=label,
+            )
             for label, mask in pairs
         ],
         phrases=[

@@ -208,11 +208,13 @@ UNLIKE = {
     "complete": False,
     "images": 1499,
     "phrases": 10833,
+    "setting": "open vocabulary",
+    "presence_fitted_on": "grefcoco:train",
 }
 
 
 def test_every_field_that_matters_is_tried_here():
-    assert set(UNLIKE) == {field.name for field in COMPARABLE} - {"benchmark", "split"}
+    assert set(UNLIKE) == {field.name for field in COMPARABLE} - {"benchmark", "split", "data"}
     assert all(field.reason and field.advice for field in COMPARABLE)
 
 
@@ -220,7 +222,7 @@ def test_every_field_that_matters_is_tried_here():
 def test_unlike_numbers_are_refused_naming_column_field_values_and_files(one, tmp_path, capsys, field):
     other = write(tmp_path / "b.json", results(entry(**{field: UNLIKE[field]})))
     line = refused(capsys, one, other, "--output", tmp_path / "table.md")
-    old = json.loads((tmp_path / "a.json").read_text())["numbers"][0]["passport"][field]
+    old = json.loads((tmp_path / "a.json").read_text())["numbers"][0]["passport"].get(field)
     assert (
         f"refcoco:val oiou: {field} is {json.dumps(old)} in {one!r} and {json.dumps(UNLIKE[field])} in {other!r}"
         in line
@@ -231,7 +233,23 @@ def test_unlike_numbers_are_refused_naming_column_field_values_and_files(one, tm
 
 def test_a_file_of_another_protocol_alone_needs_the_flag(tmp_path, capsys):
     path = write(tmp_path / "a.json", results(entry(**RELEASED)))
-    assert "no number of protocol 'paper' in these files; say --protocol released" in refused(capsys, path)
+    line = refused(capsys, path)
+    assert "refcoco:val has no number of protocol paper in" in line
+    assert "compare --protocol released" in line
+    other = write(tmp_path / "b.json", results(salient()))
+    assert "refcoco:val has no number of protocol paper in" in refused(capsys, other, path), "it must not drop out"
+
+
+def test_parts_of_different_preparations_are_refused_whole_splits_are_not(tmp_path, capsys):
+    def pair(**more):
+        return [
+            write(tmp_path / f"{data}.json", results(entry(data=data, **more), checkpoint=data))
+            for data in ("a1", "b2")
+        ]
+
+    line = refused(capsys, *pair(complete=False, images=100))
+    assert 'refcoco:val oiou: data is "a1" in' in line
+    assert len(table(printed(capsys, *pair()))) > 2
 
 
 def test_two_results_of_one_model_in_a_folder_are_refused(tmp_path, capsys):

@@ -2,10 +2,12 @@
 
 import contextlib
 import functools
+import inspect
 import io
 import json
 import os
 import signal
+from unittest import mock
 
 import jax
 import numpy as np
@@ -25,7 +27,7 @@ from unilseg_jax.evaluation.presence import PresenceModel
 from unilseg_jax.evaluation.protocols import PROTOCOLS
 from unilseg_jax.evaluation.results_files import read_results
 from unilseg_jax.evaluation.submission import Wanted
-from unilseg_jax.input_pipeline.sources import open_source
+from unilseg_jax.input_pipeline.sources import TripletSource, open_source
 from unilseg_jax.input_pipeline.visits import text_of
 
 
@@ -122,7 +124,8 @@ def test_results_hold_both_protocols_with_their_passports(everything, name, spli
             assert number.passport["threshold"] in (None, protocol.threshold)
             assert number.passport["leakage"]["status"] == "unknown"
             assert number.passport["versions"] == passport.versions()
-            assert number.passport["complete"] is False, "a stand-in is no benchmark"
+            # A stand-in is no benchmark; of PartImageNet's splits no sizes are published to tell it by.
+            assert number.passport["complete"] is (name == "partimagenet")
             assert number.passport["data"]
             low, high = number.intervals[number.headline]
             assert 0 <= low <= high <= 1
@@ -170,7 +173,7 @@ def test_compare_reads_all_that_was_written(everything, capsys):
 
 
 def test_the_first_pictures_alone_are_not_the_whole_split(place, tmp_path, monkeypatch, judged):
-    monkeypatch.setattr(works, "_is_whole", lambda source, split: True)
+    monkeypatch.setattr(works, "_is_whole", lambda source, split, pictures=(): True)
     run(place, "refcoco:val", tmp_path / "whole")
     run(place, "refcoco:val ref_davis17", tmp_path / "part", "--max-images", 1)
     assert judged == [("ReferringJudge", 0), ("ReferringJudge", 1), ("ReferringJudge", 0), ("VideoObjectsJudge", 0)]
@@ -354,3 +357,33 @@ def test_what_is_missing_is_known_before_anything_is_judged(place, tmp_path, jud
 def test_a_judge_of_the_command_is_a_judge_of_the_task():
     assert JUDGES["referring"] is ReferringJudge
     assert {one.task for one in BENCHMARKS.values()} <= JUDGES.keys()
+
+
+def test_other_phrases_or_masks_are_other_data(place):
+    source = open_source("refcoco/refcocog", data_dir=place[-1], split="val")
+    judge = mock.Mock(source=source)
+    data_identity = inspect.unwrap(runner.data_identity)
+    known = data_identity(judge)
+    runner._hash_of_records.cache_clear()
+    assert data_identity(judge) == known
+    read = TripletSource.record
+    for field in ("phrases", "masks", "image"):
+
+        def changed(self, index, field=field):
+            record = dict(read(self, index))
+            whole = record[field]
+            record[field] = whole + b" " if field == "image" else [*whole[:-1], bytes(whole[-1]) + b"1"]
+            return record
+
+        runner._hash_of_records.cache_clear()
+        with mock.patch.object(TripletSource, "record", changed):
+            assert data_identity(judge) != known, field
+    runner._hash_of_records.cache_clear()
+
+
+def test_files_of_another_work_do_not_stay(place, tmp_path):
+    run(place, "ref_youtube_vos", tmp_path)
+    folder = tmp_path / "ref_youtube_vos-valid"
+    assert (folder / "submission-released.zip").exists()
+    run(place, "ref_youtube_vos", tmp_path, "--protocol=paper")
+    assert {path.name for path in folder.glob("submission-*")} == {"submission-paper.zip"}

@@ -22,6 +22,7 @@ from unilseg_jax.input_pipeline.video_frames import (
 # Two annotators, each with the first frame and with the full video before them; results are the mean of the four.
 ANNOTATORS = ("annot1", "annot1_full_video", "annot2", "annot2_full_video")
 SPLITS = ("train", "val")
+VOID = 255  # label of pixels that are not evaluated
 EXPRESSIONS = (
     "https://www.mpi-inf.mpg.de/departments/computer-vision-and-machine-learning/research/video-segmentation/"
     "video-object-segmentation-with-language-referring-expressions"
@@ -93,7 +94,10 @@ class Builder(TripletBuilder):
         picture = raw_files.read_picture(item.below(self._frames, ".jpg"))
         size = (picture.height, picture.width)
         found = Annotations(*size)
-        add_labelled(found, item.expressions, raw_files.read_label_map(item.below(self._masks, ".png"), size))
+        labels = raw_files.read_label_map(item.below(self._masks, ".png"), size)
+        add_labelled(found, item.expressions, labels)
+        if (labels == VOID).any():
+            found.add(labels == VOID, (), kind="ignored", source_id=VOID)
         yield self.record(
             picture,
             image_id=item.image_id,

@@ -12,7 +12,7 @@ from unilseg_jax import prepare
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.conversion import SplitCounts, read_report
 from unilseg_jax.input_pipeline.sources import open_source
-from unilseg_jax.input_pipeline.triplet import NOTHING
+from unilseg_jax.input_pipeline.triplet import NOTHING, decode_record
 
 COUNT = 4
 # Two sequences per split, of three frames and of one; the second object is out of the third frame.
@@ -177,3 +177,21 @@ def test_bad_entry_is_listed_and_the_rest_converted(raw, spoil, reason, lost):
 def test_folder_without_expressions_says_what_is_wanted(tmp_path):
     with pytest.raises(UserError, match=r"davis_text_annotations/Davis17_annot1\.txt"):
         prepare.main(["ref_davis17", "--raw", str(tmp_path), "--out", str(tmp_path / "out")])
+
+
+def test_pixels_that_are_not_evaluated_are_a_mask_that_no_expression_names(raw):
+    directory = convert(raw)
+    image_id = open_split(directory, "val")[0].image_id
+    path = label_map(raw, image_id)
+    with Image.open(path) as picture:
+        labels, palette = np.asarray(picture).copy(), picture.getpalette()
+    labels[:3] = 255
+    changed = Image.fromarray(labels, "P")
+    changed.putpalette(palette + [0] * (768 - len(palette)))  # a short one would cost the label its upper bits
+    changed.save(path)
+    prepare.main(["ref_davis17", "--raw", str(raw), "--out", str(raw.parent / "out"), "--max-skipped=1", "--overwrite"])
+    record = open_split(directory, "val").record(0)
+    assert bytes(record["mask_kinds"][-1]) == b"ignored"
+    sample = decode_record(record)
+    np.testing.assert_array_equal(sample.masks[-1], labels == 255)
+    assert len(sample.masks) - 1 not in sample.mask_index

@@ -225,7 +225,7 @@ def test_a_soft_map_is_shown_in_grey_and_judged_at_one_half(write):
     assert np.abs(prediction[:, 44:] - 64).max() <= 3
     assert np.abs(drawn[:, :36] - 0.55 * np.array(pictures.HIT)).max() <= 6
     assert drawn[:, 44:].max() <= 6
-    assert "score 0.3333" in page.all("article")[0]["text"]
+    assert "IoU 0.3333" in page.all("article")[0]["text"]
 
 
 @pytest.mark.parametrize("size", [(1000, 700), (30, 2000), (2000, 1), (29, 37)])

@@ -311,3 +311,25 @@ def test_a_video_whose_first_frame_shows_nothing_is_refused():
     judge = objects_judge([{}, {1: CAT}], ("x-1",), {})
     with pytest.raises(UserError, match="the first frame of 'a' shows no object"):
         judge.judge(0)
+
+
+def test_pixels_that_are_not_judged_belong_to_nobody():
+    void = box(SHAPE, 0, 12, 8, 16)
+    frame = record(0, SHAPE, [CAT, (255, void)], [("object x-1", 0, "x-1", 1)], video="a", frame="00000")
+    maps = {(0, one.resize, "object x-1"): level(CAT | void) for one in BOTH}
+    rows = found_by(VideoObjectsJudge(Records([frame]), Planted(maps), BOTH)).rows["paper"]
+    assert (rows["j"].tolist(), rows["f"].tolist()) == ([1.0], [1.0])
+    single = record(0, SHAPE, [CAT, (255, void)], [("the cat", 0, "0", 1)], video="a", frame="00000")
+    maps = {(0, one.resize, "the cat"): level(CAT | void) for one in BOTH}
+    assert found_by(VideoJudge(Records([single]), Planted(maps), BOTH)).rows["paper"]["j"].tolist() == [1.0]
+
+
+def test_a_video_whose_frames_ask_for_different_things_makes_no_submission():
+    frames = [
+        record(number, SHAPE, [CAT], [("the cat", 0, name, 1)], video="a", frame=f"{number:05}")
+        for number, name in enumerate(("0", "1"))
+    ]
+    judge = VideoJudge(Records(frames), Planted({}), BOTH)
+    with pytest.raises(UserError, match="the frames of 'a' do not ask for the same expressions"):
+        judge.wanted_masks(1)
+    assert judge.wanted_masks(0) == {}

@@ -123,6 +123,7 @@ def test_benchmarks_of_the_run_were_looked_for(tmp_path):
         (("ade20k/ade20k",), {**NO_INIT, "model": "released.pth"}, "in vocabulary"),
         (("coco/instances",), NO_INIT, "open vocabulary"),
         (("coco/instances",), {**NO_INIT, "model": "released.pth"}, "unknown"),
+        (("coco/instances",), {**NO_INIT, "swin": "swin.pth"}, "open vocabulary"),
     ],
 )
 def test_the_setting_is_what_was_trained_on(tmp_path, trained, init, wanted):
@@ -131,3 +132,26 @@ def test_the_setting_is_what_was_trained_on(tmp_path, trained, init, wanted):
 
 def test_the_setting_of_a_file_is_unknown(tmp_path):
     assert vocabulary_setting(str(tmp_path / "released.pth"), "ade20k/ade20k") == "unknown"
+
+
+def test_a_split_that_was_trained_on_itself_is_leaky(tmp_path):
+    checkpoint = run(tmp_path, evals={})
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["input"]["sources"] = {"own": {"name": "salient/ecssd", "split": "test"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert status(checkpoint, "salient/ecssd", "test") == {"status": "leaky", "reason": "trained on this very split"}
+    assert status(checkpoint, "salient/ecssd", "train")["status"] == "unknown"
+
+
+def test_published_encoders_do_not_count(tmp_path):
+    assert status(run(tmp_path, init={**NO_INIT, "swin": "swin.pth", "clip": "clip.pt"}))["status"] == "clean"
+
+
+@pytest.mark.parametrize(("mode", "wanted"), [("drop", "clean"), ("paper", "leaky")])
+def test_the_runs_before_count(tmp_path, mode, wanted):
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+    before = run(tmp_path / "before", mode=mode)
+    after = run(tmp_path / "after", init={**NO_INIT, "model": before})
+    assert status(after)["status"] == wanted
+    assert vocabulary_setting(after, "coco/instances") == "in vocabulary"

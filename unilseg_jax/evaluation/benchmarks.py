@@ -23,6 +23,9 @@ class Benchmark:
         vocabulary: table of class names (`text.prompts.class_names`); "" where phrases are the data set's own.
         table: number of the paper's table, 0 for none.
         remark: what a reader of its numbers must know.
+        scored: whether its truths are published.
+        pictures: how many pictures a whole split may have, where authors and users count otherwise; none takes what
+            the data set's authors publish.
     """
 
     name: str
@@ -32,6 +35,8 @@ class Benchmark:
     vocabulary: str = ""
     table: int = 0
     remark: str = ""
+    scored: bool = True
+    pictures: tuple[int, ...] = ()
 
 
 _UNC = ("val", "testA", "testB")
@@ -64,6 +69,7 @@ BENCHMARKS = {
             task="video",
             table=3,
             remark="without ground truth: writes submissions, scores nothing",
+            scored=False,
         ),
         Benchmark(name="ref_davis17", dataset="ref_davis17/ref_davis17", splits=("val",), task="video_objects"),
         Benchmark(
@@ -82,6 +88,8 @@ BENCHMARKS = {
             task="semantic",
             vocabulary="pascal_context59",
             table=4,
+            remark="the converted label maps of val are 5104, its list has 5105 pictures",
+            pictures=(5104, 5105),
         ),
         Benchmark(
             name="ecssd",
@@ -92,7 +100,14 @@ BENCHMARKS = {
             remark="ECSSD is also among the paper's training data",
         ),
         Benchmark(name="sod", dataset="salient/sod", splits=("test",), task="salient", table=6),
-        Benchmark(name="pascal_s", dataset="salient/pascal_s", splits=("test",), task="salient", table=6),
+        Benchmark(
+            name="pascal_s",
+            dataset="salient/pascal_s",
+            splits=("test",),
+            task="salient",
+            table=6,
+            remark="a pixel is salient from grey level 128 on; PySODMetrics takes levels above 128",
+        ),
         Benchmark(
             name="partimagenet",
             dataset="part_imagenet/seg",

@@ -56,10 +56,14 @@ COMPARABLE = (
     Field("complete", "a part of a split is not the split", "evaluate all pictures of both (without --max-images)"),
     Field("images", "other pictures", "evaluate the same pictures of both (the same --max-images, or none)"),
     Field("phrases", "other phrases", "evaluate the same prepared data with both"),
+    Field("setting", "classes that were trained on are an easier task than unseen ones", "compare them apart"),
+    Field("presence_fitted_on", "a score that was fitted on other data is another rule", _ALIKE),
+    Field("data", "a part of another preparation has other pictures", "evaluate the same prepared data with both"),
 )
 """What makes numbers comparable. Not in it, but shown: the weights and the leakage, which tell models apart;
 `input_size`, which is the model's own choice as long as the score is counted at the picture's size (`scored_at`);
-`dtype` and versions, which move a number by rounding only."""
+`dtype` and versions, which move a number by rounding only. `data` counts where a split is not complete. A field that a
+passport lacks is null."""
 
 VARIANT = ("metric", "prediction", "sentences")
 """Fields in which a file may hold several numbers of one benchmark; each such number has a column of its own."""
@@ -172,8 +176,14 @@ def _check_known(results: Sequence[Results], metrics: Sequence[str] | None) -> N
 def _of_protocol(numbers: Sequence[_Held], protocol: str, where: str) -> list[tuple[Model, Number]]:
     """Returns the numbers of a protocol; who has only others must not silently drop out of the table."""
     taken = [(model, number) for model, _, number in numbers if number.passport["protocol"] == protocol]
+    if not taken:
+        model, _, number = numbers[0]
+        raise UserError(
+            f"{where} has no number of protocol {protocol} in {number.path!r}, only of {number.passport['protocol']}; "
+            f"evaluate it, leave the file out, or compare --protocol {number.passport['protocol']}"
+        )
     for model, _, number in numbers:
-        if taken and not any(model == other for other, _ in taken):
+        if not any(model == other for other, _ in taken):
             raise _refusal(f"{where} {number.headline}", "protocol", taken[0][1], number)
     return taken
 
@@ -223,7 +233,9 @@ def _check_alike(column: Column) -> None:
     first, *others = column.ours.values()
     for other in others:
         for field in COMPARABLE:
-            if first.passport[field.name] != other.passport[field.name]:
+            if field.name == "data" and first.passport["complete"]:
+                continue
+            if first.passport.get(field.name) != other.passport.get(field.name):
                 place = column.place
                 raise _refusal(f"{place.benchmark}:{place.split} {place.metric}", field.name, first, other)
 
@@ -231,7 +243,7 @@ def _check_alike(column: Column) -> None:
 def _refusal(where: str, name: str, first: Number, second: Number) -> UserError:
     """Returns the error that names the column, the field, both values with their files, and what to do."""
     field = next(field for field in COMPARABLE if field.name == name)
-    values = [f"{json.dumps(number.passport[name])} in {number.path!r}" for number in (first, second)]
+    values = [f"{json.dumps(number.passport.get(name))} in {number.path!r}" for number in (first, second)]
     return UserError(f"{where}: {name} is {values[0]} and {values[1]} ({field.reason}); {field.advice}")
 
 
@@ -264,6 +276,10 @@ def _beside_paper(own: Sequence[Column], protocol: str) -> list[Column]:
     return unknown
 
 
+_SETTINGS = {4: "open vocabulary", 5: "in vocabulary"}
+"""What the paper's tables of label maps are about."""
+
+
 def _rows_at(table: PaperTable, place: Place) -> list[tuple[PaperTable, PaperRow, Score]]:
     return [(table, row, row.scores[place]) for row in table.rows if place in row.scores]
 
@@ -273,6 +289,8 @@ def _why_not(table: PaperTable, column: Column) -> str | None:
     passport = next(iter(column.ours.values())).passport
     if not passport["complete"]:
         return f"{passport['images']:,} pictures are not the whole split"
+    if passport.get("setting") and _SETTINGS.get(table.number, passport["setting"]) != passport["setting"]:
+        return f"theirs are {_SETTINGS[table.number]}, these {passport['setting']}"
     if passport["prediction"] != table.prediction:
         return f"theirs are of a {table.prediction}"
     if None not in (passport["sentences"], table.sentences) and passport["sentences"] != table.sentences:

@@ -44,7 +44,7 @@ METRICS = {
     **{f"pr_at_{share}": f"P@0.{share // 10}" for share in (50, 60, 70, 80, 90)},
 }
 """How metrics are written; others go by their key, without underscores."""
-_SCORES = {"saliency": "score", "video": "J&F", "video_objects": "J&F", "generalized": "gIoU"}
+_SCORES = {"video": "J&F", "video_objects": "J&F", "generalized": "gIoU"}
 # What tells two numbers of one run apart; a row is named by those that differ.
 _DISTINCTIVE = ("metric", "resize", "threshold", "prediction", "scored_at", "sentences", "vocabulary")
 _BAR_METRICS = ("iou", "oiou", "miou")

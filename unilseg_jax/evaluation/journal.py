@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unilseg_jax.errors import UserError
+from unilseg_jax.errors import ExternalError, UserError, reason_of
 from unilseg_jax.evaluation.judges.base import Rows, UnitResult
 
 FLUSH_SECONDS = 20.0
@@ -44,15 +44,21 @@ class Journal:
         self._flushed = time.monotonic()
 
     def done(self) -> set[int]:
-        """Returns the units that are written down, by any process; damaged files are removed, with their units."""
+        """Returns the units that are written down, by any process; damaged files are removed, with their units.
+
+        Raises:
+            ExternalError: a file cannot be read for another reason.
+        """
         found: set[int] = set()
         for path in self._parts():
             try:
                 with np.load(path, allow_pickle=False) as arrays:
                     found |= {unit for unit, _ in _split(dict(arrays))}
             # A flipped bit can make a zip look encrypted (RuntimeError) or packed in a way that nobody knows.
-            except (OSError, ValueError, LookupError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile):
+            except (ValueError, LookupError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile):
                 path.unlink(missing_ok=True)
+            except OSError as error:  # a share that fails for a moment must not cost finished work
+                raise ExternalError(f"cannot read {str(path)!r}: {reason_of(error)}") from error
         return found
 
     def add(self, unit: int, result: UnitResult) -> None:

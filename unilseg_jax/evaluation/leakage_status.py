@@ -15,7 +15,8 @@ def leakage_status(checkpoint: str, dataset: str, split: str) -> dict[str, Any]:
     """Returns `status` and `reason`.
 
     "clean": the run looked for the benchmark's pictures and left them out, or found none, or was trained on drawn
-    scenes alone. "leaky": it was trained on some. "unknown": nobody looked.
+    scenes alone, and so did the runs that its first weights come from. "leaky": it was trained on some. "unknown":
+    nobody looked. Published encoders (`config.init.swin` and `clip`) do not count.
 
     Args:
         checkpoint: as it is evaluated; what the directory of a run says is read.
@@ -31,23 +32,29 @@ def leakage_status(checkpoint: str, dataset: str, split: str) -> dict[str, Any]:
         return _status("unknown", "these weights do not say what they were trained on")
     try:
         before = (found.get("init") or {}).get("leakage")
-        first = {name: value for name, value in config.get("init", {}).items() if value}
+        first = str(config.get("init", {}).get("model", ""))
         names = _entries_of(config, dataset, split)
-        trained = [entry["name"] for entry in config["input"]["sources"].values()]
+        sources = list(config["input"]["sources"].values())
+        trained = [entry["name"] for entry in sources]
+        itself = any((_whole(one["name"]), one.get("split")) == (_whole(dataset), split) for one in sources)
         counts = [row.get(name, 0) for row in found["overlaps"].values() for name in names]
         kept = sum(counts) if found["mode"] == "paper" else 0
     except (LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{checkpoint!r}: its config.json or {leakage_files.FILE} is damaged ({error})") from None
     if kept:
         return _status("leaky", f"trained on {kept} pictures of this split (config.firewall.mode was paper)")
+    if itself and not names:
+        return _status("leaky", "trained on this very split")
     if before == "paper":
         return _status("leaky", "its first weights were trained on pictures of benchmarks")
     if first:
-        return _status(
-            "unknown", f"started from {', '.join(map(str, first.values()))}, whose training data it cannot check"
-        )
+        earlier = leakage_status(first, dataset, split)
+        if earlier["status"] != "clean":
+            return _status(earlier["status"], f"started from {first}: {earlier['reason']}")
     if trained and all(name == SCENES for name in trained):
-        return _status("clean", "trained from scratch on drawn scenes alone")
+        return _status(
+            "clean", "trained on drawn scenes alone" if first else "trained from scratch on drawn scenes alone"
+        )
     if not names:
         return _status("unknown", "its run did not look for this split; name it in config.firewall.benchmarks")
     return _status("clean", f"its run looked for this split and left out {sum(counts)} pictures")
@@ -71,12 +78,12 @@ def vocabulary_setting(checkpoint: str, dataset: str) -> str:
         return "unknown"
     try:
         trained = {entry["name"].partition("/")[0] for entry in config["input"]["sources"].values()}
-        first = any(config.get("init", {}).values())
+        first = str(config.get("init", {}).get("model", ""))
     except (LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{checkpoint!r}: its config.json is damaged ({error})") from None
     if dataset.partition("/")[0] in trained:
         return "in vocabulary"
-    return "unknown" if first else "open vocabulary"
+    return vocabulary_setting(first, dataset) if first else "open vocabulary"
 
 
 def _entries_of(config: dict, dataset: str, split: str) -> list[str]:

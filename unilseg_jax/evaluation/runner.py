@@ -1,6 +1,7 @@
 """Evaluates one split of a benchmark: shares the work, writes down what is finished, makes results and report."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -19,8 +20,11 @@ from unilseg_jax.evaluation.judges.video import VideoJudge
 from unilseg_jax.evaluation.passport import Facts, entries, versions
 from unilseg_jax.evaluation.report import without_nan
 from unilseg_jax.evaluation.results_files import RESULTS_FILE, SCHEMA_VERSION
+from unilseg_jax.input_pipeline.sources import TripletSource
 from unilseg_jax.interop.output import written_whole
 
+FILES = ("report.html", "curves.png", "*.gif", "submission-*.zip")
+"""What there is in a result's folder beside its results."""
 EXAMPLES = 4
 """Predictions of each group in the report."""
 
@@ -112,8 +116,9 @@ def write_results(work: Work, journal: Journal) -> dict[str, Any]:
         UserError: work is missing, or a file cannot be written.
     """
     found = journal.collect(work.units)
-    # Of another work, whose files are written over now.
-    (work.folder / RESULTS_FILE).unlink(missing_ok=True)
+    for pattern in (RESULTS_FILE, *FILES):  # of another work
+        for path in work.folder.glob(pattern):
+            path.unlink()
     results = {
         "schema_version": SCHEMA_VERSION,
         "benchmark": work.facts.benchmark,
@@ -147,13 +152,20 @@ def _chosen(found: UnitResult) -> dict[str, list[tuple[int, int]]]:
 
 
 def _write_videos(work: Work, chosen: dict[str, list[tuple[int, int]]]) -> None:
-    """Writes the submissions, and a view of the best, the median and the worst expression."""
+    """Writes the submissions, and a view of the best, the median and the worst expression.
+
+    A submission of some of the videos says so in its name; each is checked against what it must hold.
+    """
     judge = work.judge
     assert isinstance(judge, VideoJudge)
     if judge.writes_submissions:
+        part = "" if work.units == len(judge) else "-part"
+        wanted = judge.wanted_masks(work.units)
         for protocol in judge.protocols:
             parts = [judge.masks_file(protocol, unit) for unit in range(work.units)]
-            submission.join(parts, work.folder / f"submission-{protocol.name}.zip")
+            path = work.folder / f"submission-{protocol.name}{part}.zip"
+            submission.join(parts, path)
+            submission.check(path, wanted)
     for group, keys in chosen.items():
         for key in keys[:1]:
             shown = judge.view(*key)
@@ -194,11 +206,21 @@ def headlines(results: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def data_identity(judge: Judge) -> str:
-    """Returns a hash of what the source holds, as far as its index tells."""
-    index = getattr(judge.source, "index", None)
-    if index is None:
-        return repr(judge.source)
-    digest = hashlib.sha256()
-    for column in index:
-        digest.update(np.ascontiguousarray(column).tobytes())
+    """Returns a hash of all records of the source: pictures, masks and phrases."""
+    source = judge.source
+    if not isinstance(source, TripletSource):
+        return repr(source)
+    return _hash_of_records(source.directory, source.split, len(source))
+
+
+@functools.lru_cache(maxsize=64)
+def _hash_of_records(directory: Path, split: str, length: int) -> str:
+    """Returns the hash of a whole split; a run that judges it time and again reads it once."""
+    source, digest = TripletSource(directory, split, length), hashlib.sha256()
+    for number in range(length):
+        record = source.record(number)
+        for name in sorted(record):
+            value = record[name]
+            digest.update(name.encode())
+            digest.update(value if isinstance(value, bytes) else repr(np.asarray(value).tolist()).encode())
     return digest.hexdigest()[:16]

@@ -20,7 +20,7 @@ from unilseg_jax.evaluation.protocols import PROTOCOLS, Protocol
 from unilseg_jax.evaluation.runner import Work, data_identity, images_of
 from unilseg_jax.input_pipeline.conversion import read_report
 from unilseg_jax.input_pipeline.loader import make_source
-from unilseg_jax.input_pipeline.sources import TripletSource, open_source
+from unilseg_jax.input_pipeline.sources import Source, TripletSource, open_source
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def of_benchmark(
         benchmark=benchmark.name,
         split=split,
         images=images_of(judge, units),
-        complete=units == len(judge) and _is_whole(source, split),
+        complete=units == len(judge) and _is_whole(source, split, benchmark.pictures),
         weights_sha256=weights,
         input_size=predictor.input_size,
         dtype=options.dtype,
@@ -87,6 +87,7 @@ def of_benchmark(
             "remark": benchmark.remark,
             "data": data_identity(judge),
             "device": jax.default_backend(),
+            **({"published_size": "unknown"} if not _has_published_size(source, split) else {}),
             **setting,
             **fitted,
         },
@@ -131,7 +132,7 @@ def of_run(options: Options, name: str, predictor: Predictor, weights: str) -> l
             benchmark=f"run/{key}",
             split=split,
             images=units,
-            complete=units == len(judge),
+            complete=units == len(judge) and _is_whole(source, split),
             weights_sha256=weights,
             input_size=predictor.input_size,
             dtype=options.dtype,
@@ -168,12 +169,29 @@ def _protocol(resize: str, threshold: float) -> Protocol:
     return known or Protocol(name=f"{resize}, {threshold:g}", resize=resize, threshold=threshold)
 
 
-def _is_whole(source: TripletSource, split: str) -> bool:
-    """Whether a prepared split holds as much as its authors published, as far as they say."""
+def _has_published_size(source: TripletSource, split: str) -> bool:
+    return split in read_report(source.directory)[1]
+
+
+def _is_whole(source: Source, split: str, pictures: tuple[int, ...] = ()) -> bool:
+    """Whether a split holds as much as its authors published; where they publish nothing, whether nothing was skipped.
+
+    Args:
+        source: of the split; scenes that are drawn are whole.
+        split: its name.
+        pictures: how many there may be; empty takes the published sizes.
+    """
+    if not isinstance(source, TripletSource):
+        return True
     counts, published = read_report(source.directory)
-    wanted = published.get(split)
-    if wanted is None or split not in counts:
+    if split not in counts:
         return False
+    found, wanted = counts[split], published.get(split)
+    if pictures:
+        return found.pictures in pictures
+    if wanted is None:
+        return not found.skipped
     sizes = ("pictures", "objects", "phrases", "videos", "expressions")
-    pairs = [(getattr(counts[split], name, None), getattr(wanted, name, None)) for name in sizes]
-    return all(other is None or one == other for one, other in pairs)
+    pairs = [(getattr(found, name, None), getattr(wanted, name, None)) for name in sizes]
+    # Of videos the plan is counted, so what was skipped would not show.
+    return all(other is None or one == other for one, other in pairs) and not (wanted.videos and found.skipped)

@@ -21,6 +21,8 @@ from unilseg_jax.interop.pretrained import Pretrained
 from unilseg_jax.models.architecture import Architecture
 from unilseg_jax.training import distributed
 
+WEEK = 7 * 24 * 3600.0
+"""Seconds; one process writes the results, which takes as long as it takes."""
 FOLDER = "benchmarks"
 """In the run's directory; a folder for each evaluation."""
 
@@ -99,7 +101,7 @@ class Benchmarks:
         distributed.wait_for_all(f"the benchmark {name}", self._timeout)
         if process == 0:
             runner.write_results(work, journal)
-        distributed.wait_for_all(f"the results of {name}", self._timeout)
+        distributed.wait_for_all(f"the results of {name}", WEEK)
 
 
 def numbers_of(results: dict[str, Any]) -> dict[str, float]:
@@ -111,6 +113,9 @@ def numbers_of(results: dict[str, Any]) -> dict[str, float]:
 
 def _found(key: str, request: str) -> tuple[benchmarks.Benchmark, str]:
     try:
-        return benchmarks.find(request)[0]
+        benchmark, split = benchmarks.find(request)[0]
     except UserError as error:
         raise UserError(f"config.benchmarks.{key}.name: {error}") from None
+    if not benchmark.scored:
+        raise UserError(f"config.benchmarks.{key}.name = {request!r} scores nothing; name another benchmark")
+    return benchmark, split

@@ -12,10 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
+from unilseg_jax.errors import UserError
 from unilseg_jax.evaluation.judged import Judged
 from unilseg_jax.evaluation.judges.base import Judge, Rows, UnitResult, Variant, samples_of
 from unilseg_jax.evaluation.protocols import Protocol
-from unilseg_jax.evaluation.submission import Submission
+from unilseg_jax.evaluation.submission import Submission, Wanted
 from unilseg_jax.input_pipeline.sources import RecordSource
 from unilseg_jax.input_pipeline.triplet import UNKNOWN, Triplet, decode_record
 from unilseg_jax.input_pipeline.visits import text_of
@@ -30,12 +31,14 @@ class Frame(NamedTuple):
         triplet: its picture, masks and phrases.
         ids: of the expressions, one per phrase.
         objects: label of the object of each phrase, -1 if it is not known.
+        void: pixels that do not count; None for none.
     """
 
     name: str
     triplet: Triplet
     ids: tuple[str, ...]
     objects: tuple[int, ...]
+    void: Bool[np.ndarray, "h w"] | None = None
 
 
 class Shown(NamedTuple):
@@ -101,11 +104,14 @@ class VideoJudge(Judge):
         assert isinstance(self.source, RecordSource)
         for number in self.videos[unit][1]:
             record = self.source.record(number)
+            triplet = decode_record(record)
+            ignored = [at for at, kind in enumerate(record["mask_kinds"]) if text_of(kind) == "ignored"]
             yield Frame(
                 text_of(record["frame"]),
-                decode_record(record),
+                triplet,
                 tuple(text_of(one) for one in record["phrase_ids"]),
                 tuple(int(one) for one in record["phrase_objects"]),
+                triplet.masks[ignored].any(0) if ignored else None,
             )
 
     def judge(self, unit: int) -> UnitResult:
@@ -145,6 +151,26 @@ class VideoJudge(Judge):
         assert self.masks_folder is not None
         return self.masks_folder / f"masks-{protocol.name}-{unit:05}.zip"
 
+    def wanted_masks(self, units: int) -> dict[str, Wanted]:
+        """Returns what a submission of the first videos must hold.
+
+        Args:
+            units: how many videos.
+
+        Raises:
+            UserError: the frames of a video do not ask for the same expressions.
+        """
+        assert isinstance(self.source, RecordSource)
+        wanted = {}
+        for video, numbers in self.videos[:units]:
+            records = [self.source.record(number) for number in numbers]
+            asked = [tuple(text_of(one) for one in record["phrase_ids"]) for record in records]
+            if any(sorted(ids) != sorted(asked[0]) for ids in asked):
+                raise UserError(f"the frames of {video!r} do not ask for the same expressions; prepare the set again")
+            size = int(records[0]["height"]), int(records[0]["width"])
+            wanted[video] = Wanted(asked[0], [text_of(record["frame"]) for record in records], size)
+        return wanted
+
     def view(self, unit: int, number: int) -> Shown:
         """Returns all frames that ask for an expression, with what was found.
 
@@ -159,7 +185,8 @@ class VideoJudge(Judge):
                 continue
             at = frame.ids.index(expression)
             known = frame.triplet.mask_index[at] != UNKNOWN
-            prediction = self._probabilities(frame.triplet, protocol)[at] > protocol.threshold
+            encoded = self.predictor.encode(frame.triplet.image, protocol.resize)
+            prediction = self.predictor.probabilities(encoded, [frame.triplet.phrases[at]])[0] > protocol.threshold
             shown.images.append(frame.triplet.image)
             shown.predictions.append(prediction)
             shown.targets.append(frame.triplet.mask(at) > 0 if known else np.zeros_like(prediction))
@@ -200,7 +227,8 @@ def _scores_of(frame: Frame, masks: Bool[np.ndarray, "p h w"]) -> dict[str, tupl
     for number, (expression, mask) in enumerate(zip(frame.ids, masks, strict=True)):
         if frame.triplet.mask_index[number] != UNKNOWN:
             target = frame.triplet.mask(number) > 0
-            found[expression] = region_similarity(mask, target), contour_accuracy(mask, target)
+            pair = mask, target, frame.void
+            found[expression] = region_similarity(*pair), contour_accuracy(*pair)
     return found
 
 

@@ -117,12 +117,14 @@ class VideoObjectsJudge(VideoJudge):
                 followed = self._start(self.videos[unit][0], frame)
                 annotators = _annotators(frame)
             followed.truths.append(_label_map(frame, followed.count))
+            void = np.zeros(frame.triplet.image.shape[:2], bool) if frame.void is None else frame.void
             places = {expression: place for place, expression in enumerate(frame.ids)}
             for protocol in protocols:
                 probs = self._probabilities(frame.triplet, protocol)
                 for annotator, expressions in annotators.items():
                     chosen = probs[[places[expression] for expression in expressions]]
-                    followed.found.setdefault((protocol.name, annotator), []).append(_fused(chosen, protocol.threshold))
+                    labels = np.where(void, np.uint8(0), _fused(chosen, protocol.threshold))
+                    followed.found.setdefault((protocol.name, annotator), []).append(labels)
         assert followed is not None
         return followed
 
