@@ -4,6 +4,7 @@ Usage: python -m unilseg_jax.evaluate --checkpoint C --benchmark NAME[:SPLIT] [-
 """
 
 import argparse
+import contextlib
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -70,11 +71,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Opened before any is judged: what is missing should be known now, not after hours.
     works = _works(arguments, requests, predictor, weights, presence, console)
     done: list[dict[str, Any]] = []
-    with _Stop() as stop:
+    with _Stop() as stop, _said_on_interrupt():
         for work in works:
             # Finished results do not hold what the presence score is fitted on.
             results = None if arguments.fit_presence else runner.finished_results(work)
             if results is None:
+                _warn_of_other_results(work, console)
                 title = f"{work.facts.benchmark}:{work.facts.split}"
                 journal = runner.judge_share(
                     work, process, processes, stop.leave, lambda units, title=title: _shown(units, title, console)
@@ -131,6 +133,10 @@ def _check_paths(arguments: argparse.Namespace, requests: Sequence["_Request"]) 
     """Refuses what cannot be read or written, before the model is loaded."""
     if not Path(arguments.checkpoint).exists():
         raise UserError(f"no such checkpoint: {arguments.checkpoint!r}; check the path")
+    if any(one.benchmark for one in requests) and not Path(arguments.data).is_dir():
+        raise UserError(f"--data {arguments.data!r} is no folder; name what prepare was given as --out")
+    if arguments.presence and not Path(arguments.presence).is_file():
+        raise UserError(f"no such presence file: {arguments.presence!r}; make it with --fit-presence")
     output = Path(arguments.output)
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {arguments.output!r} is a file, a folder is wanted")
@@ -249,6 +255,29 @@ def _works(
     return found
 
 
+def _warn_of_other_results(work: "Work", console: Console) -> None:
+    from unilseg_jax.evaluation.results_files import RESULTS_FILE
+
+    if (work.folder / RESULTS_FILE).exists():
+        console.print(
+            f"note: {work.folder} holds results of other weights, data or settings; they are replaced once these are "
+            "done (another --output keeps both)",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+@contextlib.contextmanager
+def _said_on_interrupt() -> Iterator[None]:
+    """Says that Ctrl-C loses nothing."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("finished work is kept, the same command goes on", file=sys.stderr)
+        raise
+
+
 class _Stop:
     """Whether SIGTERM came, as a context."""
 
@@ -282,7 +311,7 @@ def _shown(units: Sequence[int], title: str, console: Console) -> Iterator[int]:
 def _print_table(done: Iterable[dict[str, Any]], output: Path) -> None:
     from unilseg_jax.evaluation import runner
 
-    table = Table("benchmark", "protocol", "prediction", "number", "value", "95 % interval")
+    table = Table("benchmark", "pictures", "protocol", "prediction", "number", "value", "95 % interval")
     for results in done:
         for row in runner.headlines(results):
             table.add_row(*row)

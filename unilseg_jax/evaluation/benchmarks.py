@@ -147,7 +147,8 @@ def find(request: str) -> list[tuple[Benchmark, str]]:
     name, colon, split = request.partition(":")
     if name not in BENCHMARKS or (colon and not split):
         raise UserError(
-            f"no benchmark {request!r}; wanted is NAME or NAME:SPLIT, NAME one of {', '.join(BENCHMARKS)}, or {ALL}"
+            f"no benchmark {request!r}; wanted is NAME or NAME:SPLIT, NAME one of {', '.join(BENCHMARKS)}; or {ALL}, "
+            "or run"
         )
     benchmark = BENCHMARKS[name]
     return [(benchmark, one) for one in ((split,) if split else benchmark.splits)]

@@ -184,17 +184,20 @@ def images_of(judge: Judge, units: int) -> int:
 def headlines(results: dict[str, Any]) -> list[tuple[str, ...]]:
     """Returns for a table the headline of the first way of counting under each protocol, with its interval.
 
+    Of expressions that may mean nothing, each rule for that has rows of its own.
+
     Returns:
-        Benchmark with split, protocol, what is judged, number, value, interval.
+        Benchmark with split, pictures, protocol, what is judged, number, value, interval.
     """
-    rows: dict[str, tuple[str, ...]] = {}
+    rows: dict[tuple[str, str], tuple[str, ...]] = {}
     for entry in results["numbers"]:
         passport, key = entry["passport"], entry["headline"]
         value, span = entry["metrics"].get(key), entry["intervals"].get(key)
         rows.setdefault(
-            passport["protocol"],
+            (passport["protocol"], passport["prediction"] if results["task"] == "generalized" else ""),
             (
                 f"{results['benchmark']}:{results['split']}",
+                f"{passport['images']}" + ("" if passport["complete"] else ", not the published split"),
                 passport["protocol"],
                 passport["prediction"],
                 html_report.METRICS.get(key, key),
