@@ -1,5 +1,6 @@
 """Signals to all processes of a run at once, also those that make pictures, as a scheduler or a terminal sends them."""
 
+import contextlib
 import os
 import signal
 import time
@@ -18,7 +19,23 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("compiled")
 
 
-def start_all(workdir, cache, count):
+@pytest.fixture
+def start_all():
+    """Starts runs; what a test leaves of them is killed."""
+    started = []
+
+    def start_one_more(*arguments):
+        running = start_processes(*arguments)
+        started.extend(running)
+        return running
+
+    yield start_one_more
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def start_processes(workdir, cache, count):
     """Starts a run of some processes, each of which has two that make pictures, in a group of its own."""
     coordinator = {"distributed__coordinator": f"127.0.0.1:{free_port()}", "distributed__num_processes": count}
     return [
@@ -60,7 +77,7 @@ def assert_gone(groups):
 
 @pytest.mark.parametrize("moment", ["it trains", "its workers start"])
 @pytest.mark.parametrize("count", [1, 2])
-def test_sigterm_to_everything_saves_and_is_gone_in_time(count, moment, cache, tmp_path):
+def test_sigterm_to_everything_saves_and_is_gone_in_time(count, moment, start_all, cache, tmp_path):
     workdir = tmp_path / "run"
     running = start_all(workdir, cache, count)
     if moment == "it trains":
@@ -84,7 +101,7 @@ def test_sigterm_to_everything_saves_and_is_gone_in_time(count, moment, cache, t
     print(f"{count} process(es), {moment}: gone after {took:.1f} s")
 
 
-def test_workers_end_with_a_run_that_is_killed(cache, tmp_path):
+def test_workers_end_with_a_run_that_is_killed(start_all, cache, tmp_path):
     (run,) = start_all(tmp_path / "run", cache, 1)
     wait_until(lambda: len(workers_of(run)) == 2, [run])
     for line in run.stdout:

@@ -1,5 +1,6 @@
 """A run of `configs/quickstart.py` shrunk to seconds, as flags; processes that share what they compiled."""
 
+import contextlib
 import json
 import os
 import socket
@@ -126,9 +127,13 @@ def stop_at(line_start: str, number: int, arguments: list[str], cache: object = 
 
 def workers_of(process: subprocess.Popen) -> list[int]:
     """Returns the numbers of the processes that make pictures for a run."""
-    tasks = Path(f"/proc/{process.pid}/task").iterdir()
-    children = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
-    return [pid for pid in children if b"multiprocessing-fork" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    found = []
+    for task in Path(f"/proc/{process.pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended, or a child
+            for pid in map(int, (task / "children").read_text().split()):
+                if b"multiprocessing-fork" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+    return found
 
 
 def wait_until(happened: Callable[[], object], running: Sequence[subprocess.Popen], seconds: float = 240) -> None:
