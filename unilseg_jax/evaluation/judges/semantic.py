@@ -24,6 +24,8 @@ IGNORED = 255
 class SemanticJudge(Judge):
     """Mean IoU over the classes of a data set; pixels without a class do not count."""
 
+    family = "semantic"
+
     def __init__(self, *args, **more):
         super().__init__(*args, **more)
         names = class_names(self.vocabulary)
@@ -38,19 +40,23 @@ class SemanticJudge(Judge):
 
     @property
     def variants(self) -> tuple[Variant, ...]:
-        """Each way of resizing; nothing is cut."""
+        """Every protocol."""
         return tuple(
             Variant(
                 rows=protocol.name,
                 metric=self._metric,
-                family="semantic",
+                family=self.family,
                 headline="miou",
                 protocol=protocol,
                 prediction="label map",
-                threshold=None,
+                threshold=self._cut(protocol),
             )
             for protocol in self.protocols
         )
+
+    def _cut(self, protocol: Protocol) -> float | None:
+        """Returns the threshold of a protocol; None, for the largest class takes the pixel however small it is."""
+        return None
 
     def _metric(self) -> SemanticMetric:
         return SemanticMetric(self.classes, IGNORED)
@@ -127,23 +133,12 @@ class PartMetric(SemanticMetric):
 
 
 class PartJudge(SemanticJudge):
-    """Mean IoU over the parts of a data set and the background."""
+    """Mean IoU over the parts of a data set and the background, which is what no part is above the threshold."""
 
-    @property
-    def variants(self) -> tuple[Variant, ...]:
-        """Every protocol; what is not above its threshold is background."""
-        return tuple(
-            Variant(
-                rows=protocol.name,
-                metric=self._metric,
-                family="parts",
-                headline="miou",
-                protocol=protocol,
-                prediction="label map",
-                threshold=protocol.threshold,
-            )
-            for protocol in self.protocols
-        )
+    family = "parts"
+
+    def _cut(self, protocol: Protocol) -> float:
+        return protocol.threshold
 
     def _metric(self) -> PartMetric:
         return PartMetric(self.classes + 1, IGNORED)
