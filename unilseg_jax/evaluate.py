@@ -28,7 +28,6 @@ if TYPE_CHECKING:  # main imports them once the arguments were checked: they bri
     from unilseg_jax.evaluation.runner import Work
     from unilseg_jax.interop.pretrained import Pretrained
 
-WEEK = 7 * 24 * 3600.0  # seconds
 RUN = "run"
 """In place of a benchmark: the evaluations of the run's own config."""
 
@@ -87,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                         _fit_presence(arguments.fit_presence, work, journal.collect(work.units), weights)
                     results = runner.write_results(work, journal)
                 # One process writes the results, which takes as long as it takes; the others must not leave before.
-                distributed.wait_for_all(f"the results of {title}", WEEK, stop.leave)
+                distributed.wait_for_all(f"the results of {title}", distributed.WEEK, stop.leave)
             else:
                 console.print(f"{work.folder} is there already", highlight=False, markup=False, soft_wrap=True)
             if results is not None:

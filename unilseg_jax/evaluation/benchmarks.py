@@ -7,9 +7,6 @@ import dataclasses
 
 from unilseg_jax.errors import UserError
 
-SCENES = "scenes"
-"""The drawn scenes that a run was judged on; taken from the run's own config."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Benchmark:

@@ -21,8 +21,6 @@ from unilseg_jax.interop.pretrained import Pretrained
 from unilseg_jax.models.architecture import Architecture
 from unilseg_jax.training import distributed
 
-WEEK = 7 * 24 * 3600.0
-"""Seconds; one process writes the results, which takes as long as it takes."""
 FOLDER = "benchmarks"
 """In the run's directory; a folder for each evaluation."""
 
@@ -101,7 +99,7 @@ class Benchmarks:
         distributed.wait_for_all(f"the benchmark {name}", self._timeout)
         if process == 0:
             runner.write_results(work, journal)
-        distributed.wait_for_all(f"the results of {name}", WEEK)
+        distributed.wait_for_all(f"the results of {name}", distributed.WEEK)
 
 
 def numbers_of(results: dict[str, Any]) -> dict[str, float]:

@@ -21,6 +21,8 @@ from unilseg_jax.errors import EXIT_CODES, ExternalError, UserError
 AUTO = "auto"
 """A coordinator that JAX itself shall find, as it can on TPU pods and under MPI."""
 _LOOK_SECONDS = 0.2
+WEEK = 7 * 24 * 3600.0
+"""Seconds; where one process works alone, it takes as long as it takes, and the others must not leave before."""
 WAITING = "waiting"
 """Folder of the run's directory with a file for each process that waits for the others to start."""
 
