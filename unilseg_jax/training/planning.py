@@ -17,7 +17,7 @@ from unilseg_jax.config import architecture_of
 from unilseg_jax.losses import segmentation_loss
 from unilseg_jax.models.unilseg import UniLSeg
 from unilseg_jax.ops.geometry import normalise
-from unilseg_jax.training import optim, sharding
+from unilseg_jax.training import noise, optim, sharding
 from unilseg_jax.training.liveness import peak_bytes
 from unilseg_jax.training.state import TrainState, init_state, init_variables
 from unilseg_jax.training.step import make_train_step
@@ -202,7 +202,7 @@ def _traced_bytes(each: Program, config: ConfigDict, pictures: int) -> int:
             normalise(batch["image"]),
             batch["tokens"],
             train=True,
-            rngs={"dropout": jax.random.key(0)},
+            rngs={"dropout": noise.key(0)},
             mutable=["batch_stats"],
         )
         masks = batch["mask"].astype(jnp.float32)

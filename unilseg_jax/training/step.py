@@ -13,6 +13,7 @@ from unilseg_jax.losses import segmentation_loss
 from unilseg_jax.models.unilseg import UniLSeg
 from unilseg_jax.ops.geometry import normalise
 from unilseg_jax.ops.resize import resize_align_corners
+from unilseg_jax.training import noise
 from unilseg_jax.training.sharding import replicated, split_batch
 from unilseg_jax.training.state import TrainState
 
@@ -86,7 +87,7 @@ def make_train_step(
         return (loss, (terms, batch_stats)), grads
 
     def step(state: TrainState, batch: Batch):
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = jax.random.fold_in(noise.key(seed), state.step)
         compute = gradients if accumulate == 1 else one_after_the_other
         (_, (terms, batch_stats)), grads = compute(state.params, state.batch_stats, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
