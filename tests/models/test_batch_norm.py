@@ -53,8 +53,10 @@ def test_a_single_value_gives_no_nan():
     np.testing.assert_allclose(updated["batch_stats"]["var"], [0.9, 0.9], rtol=1e-6)
 
 
-def test_the_variance_keeps_its_digits_far_from_zero():
-    x = 1000 + random_array((64, 1))
+# bfloat16 has a step of 4 at 1000: what it can hold there is spread wider than one.
+@pytest.mark.parametrize(("dtype", "spread"), [(jnp.float32, 1.0), (jnp.bfloat16, 20.0)])
+def test_the_variance_keeps_its_digits_far_from_zero(dtype, spread):
+    x = (1000 + spread * random_array((64, 1))).astype(dtype)
     variables = BatchNorm().init(jax.random.key(0), x, train=False)
     found, _ = BatchNorm().apply(variables, x, train=True, mutable="batch_stats")
     exact = np.asarray(x, np.float64)

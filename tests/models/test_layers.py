@@ -35,14 +35,17 @@ class Either(nn.Module):
 
 def test_layer_norm_has_torch_s_epsilon():
     x = jnp.array([[1e-3, -1e-3]])
-    found, _ = layer_norm("norm").init_with_output(jax.random.key(0), x)
+    found, _ = layer_norm("norm", jnp.float32).init_with_output(jax.random.key(0), x)
     wanted = 1e-3 / np.sqrt(1e-6 + 1e-5)
     np.testing.assert_allclose(found, [[wanted, -wanted]], rtol=1e-5)
 
 
-def test_layer_norm_keeps_its_digits_far_from_zero():
-    x = 3000 + random_array((1, 64))
-    found, _ = layer_norm("norm").init_with_output(jax.random.key(0), x)
+# bfloat16 has a step of 16 at 3000: what it can hold there is spread wider than one.
+@pytest.mark.parametrize(("dtype", "spread"), [(jnp.float32, 1.0), (jnp.bfloat16, 50.0)])
+def test_layer_norm_keeps_its_digits_far_from_zero(dtype, spread):
+    x = (3000 + spread * random_array((1, 64))).astype(dtype)
+    found, _ = layer_norm("norm", dtype).init_with_output(jax.random.key(0), x)
+    assert found.dtype == jnp.float32
     exact = np.asarray(x, np.float64)
     wanted = (exact - exact.mean()) / np.sqrt(exact.var() + 1e-5)
     np.testing.assert_allclose(found, wanted, atol=5e-4)

@@ -29,9 +29,9 @@ class TextBlock(nn.Module):
         """Returns words of the same width; a word sees itself and those before it."""
         length, width = x.shape[1:]
         causal = jnp.tril(jnp.ones((1, length, length), bool))
-        y = layer_norm("ln_1")(x).astype(self.dtype)
+        y = layer_norm("ln_1", self.dtype)(x).astype(self.dtype)
         x = x + MultiHeadAttention(width // TEXT_HEAD_WIDTH, dtype=self.dtype, name="attn")(y, y, y, causal)
-        y = layer_norm("ln_2")(x).astype(self.dtype)
+        y = layer_norm("ln_2", self.dtype)(x).astype(self.dtype)
         y = quick_gelu(nn.Dense(4 * width, dtype=self.dtype, name="mlp_c_fc")(y))
         return x + nn.Dense(width, dtype=self.dtype, name="mlp_c_proj")(y)
 
@@ -63,7 +63,7 @@ class ClipText(nn.Module):
         for index in range(sizes.text_layers):
             block = TextBlock(self.dtype, name=f"resblocks_{index}")
             x = apply_block(block, x, recompute=self.remat != "none")
-        words = layer_norm("ln_final")(x).astype(self.dtype)
+        words = layer_norm("ln_final", self.dtype)(x).astype(self.dtype)
         projection = self.param("text_projection", nn.initializers.normal(width**-0.5), (width, sizes.sentence_width))
         # End of text has the greatest id of the vocabulary.
         ends = jnp.take_along_axis(words, tokens.argmax(axis=-1)[:, None, None], axis=1)[:, 0]

@@ -89,7 +89,7 @@ class LanguagePath(nn.Module):
         query = nn.relu(BatchNorm(self.norm_groups, name="text_proj_norm")(query, train=train)).astype(dtype)[
             :, :, None
         ]
-        content, final_norm, queries = jnp.zeros_like(query), layer_norm("norm"), []
+        content, final_norm, queries = jnp.zeros_like(query), layer_norm("norm", dtype), []
         for index in range(sizes.query_layers):
             layer = QueryLayer(sizes.ffn_width, sizes.dropout, dtype, name=f"layers_{index}")
             content = apply_block(layer, content, query, memory, position, recompute=self.remat != "none", train=train)

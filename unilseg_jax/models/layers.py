@@ -20,9 +20,13 @@ xavier = nn.initializers.xavier_uniform()
 small_normal = nn.initializers.truncated_normal(0.02)
 
 
-def layer_norm(name: str) -> nn.LayerNorm:
-    """Returns a layer norm in float32 (two passes: the fast variance loses digits)."""
-    return nn.LayerNorm(epsilon=NORM_EPS, dtype=jnp.float32, use_fast_variance=False, name=name)
+def layer_norm(name: str, dtype: DTypeLike) -> nn.LayerNorm:
+    """Returns a layer norm in float32 of arrays of `dtype`.
+
+    The fast variance, of one pass over the array, loses digits that float32 has and shorter types have not.
+    """
+    fast = jnp.dtype(dtype) != jnp.float32
+    return nn.LayerNorm(epsilon=NORM_EPS, dtype=jnp.float32, use_fast_variance=fast, name=name)
 
 
 def apply_block(block: nn.Module, *arrays: Any, recompute: bool, **options: Any) -> Any:
@@ -66,7 +70,10 @@ class BatchNorm(nn.Module):
         if train and self.groups:
             count = flat.shape[-2]
             now_mean = flat.mean(axis=-2, keepdims=True)
-            now_var = jnp.square(flat - now_mean).mean(axis=-2, keepdims=True)
+            if x.dtype == jnp.float32:
+                now_var = jnp.square(flat - now_mean).mean(axis=-2, keepdims=True)
+            else:  # one pass, see `layer_norm`
+                now_var = jnp.maximum(jnp.square(flat).mean(axis=-2, keepdims=True) - jnp.square(now_mean), 0.0)
             if not self.is_initializing():
                 keep, unbiased = BATCH_NORM_DECAY, now_var * (count / max(count - 1, 1))
                 for running, now in ((mean, now_mean), (var, unbiased)):
@@ -271,9 +278,7 @@ class AddAndNorm(nn.Module):
     ) -> Float[Array, "*b n d"]:
         """Adds the branch, then normalises in float32."""
         branch = nn.Dropout(self.dropout, deterministic=not train)(branch)
-        return nn.LayerNorm(epsilon=NORM_EPS, dtype=jnp.float32, use_fast_variance=False, name="norm")(
-            x.astype(jnp.float32) + branch
-        ).astype(self.dtype)
+        return layer_norm("norm", self.dtype)(x + branch.astype(x.dtype)).astype(self.dtype)
 
 
 class StochasticDepth(nn.Module):

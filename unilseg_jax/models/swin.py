@@ -65,7 +65,7 @@ class SwinBlock(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
         """Returns maps of the same shape."""
         height, width, channels = x.shape[1:]
-        y = layer_norm("norm1")(x).astype(self.dtype)
+        y = layer_norm("norm1", self.dtype)(x).astype(self.dtype)
         y = _pad_to_multiple(y, self.window)  # after the norm: padded cells are zeros that take part
         padded = y.shape[1:3]
         shift, mask = self.window // 2, None
@@ -77,7 +77,7 @@ class SwinBlock(nn.Module):
         if self.shifted:
             y = jnp.roll(y, (shift, shift), axis=(1, 2))
         x = x + StochasticDepth(self.drop_rate)(y[:, :height, :width], train=train)
-        y = layer_norm("norm2")(x).astype(self.dtype)
+        y = layer_norm("norm2", self.dtype)(x).astype(self.dtype)
         y = nn.Dense(4 * channels, dtype=self.dtype, kernel_init=small_normal, name="mlp_fc1")(y)
         y = nn.gelu(y, approximate=False)
         y = nn.Dense(channels, dtype=self.dtype, kernel_init=small_normal, name="mlp_fc2")(y)
@@ -94,7 +94,7 @@ class PatchMerging(nn.Module):
         """Joins the cells (0,0), (1,0), (0,1), (1,1) of each 2 x 2 patch, in this order."""
         x = _pad_to_multiple(x, 2)
         x = rearrange(x, "b (h i) (w j) c -> b h w (j i c)", i=2, j=2)
-        x = layer_norm("norm")(x).astype(self.dtype)
+        x = layer_norm("norm", self.dtype)(x).astype(self.dtype)
         return nn.Dense(x.shape[-1] // 2, use_bias=False, dtype=self.dtype, kernel_init=small_normal, name="reduction")(
             x
         )
@@ -129,7 +129,7 @@ class Swin(nn.Module):
             kernel_init=small_normal,
             name="patch_embed_proj",
         )(x)
-        x = layer_norm("patch_embed_norm")(x).astype(self.dtype)
+        x = layer_norm("patch_embed_norm", self.dtype)(x).astype(self.dtype)
         rates = np.linspace(0.0, sizes.stochastic_depth, sum(sizes.depths)).tolist()
         maps, block = [], 0
         for level, (depth, heads) in enumerate(zip(sizes.depths, sizes.num_heads, strict=True)):
@@ -145,7 +145,7 @@ class Swin(nn.Module):
                 x = apply_block(swin_block, x, recompute=self.remat != "none", train=train)
                 block += 1
             # A copy is normed; the next level takes the map before the norm.
-            maps.append(layer_norm(f"norm{level}")(x).astype(self.dtype))
+            maps.append(layer_norm(f"norm{level}", self.dtype)(x).astype(self.dtype))
             if level < 3:
                 x = PatchMerging(self.dtype, name=f"layers_{level}_downsample")(x)
         return maps

@@ -44,21 +44,23 @@ class MultiModalBlock(nn.Module):
         height, width, channels = x.shape[2:]
         lead = x.shape[:2]
         size = shapes.shrunk_size((height, width), self.level)
-        position = sine_positions_2d(height, width, channels).astype(self.dtype)[None, None]
+        position = jnp.asarray(sine_positions_2d(height, width, channels), self.dtype)[None, None]
         word_position = sine_positions_1d(words.shape[2], channels).astype(self.dtype)[None, None]
         cells = x.reshape(*lead, height * width, channels)
 
-        def with_words(tokens):
+        def shrunk(tokens):
             grid = tokens.reshape(-1, height, width, channels)
-            small = resize_bilinear(grid, size).reshape(*tokens.shape[:2], size[0] * size[1], channels)
-            return jnp.concatenate([small, words], axis=2)
+            return resize_bilinear(grid, size).reshape(*tokens.shape[:2], size[0] * size[1], channels)
 
-        # Only the cells ask; what the words would learn here is thrown away.
-        keys = with_words(cells + position)
+        # Resizing is linear, so that cells and positions go apart and the cells once. Only the cells ask; what the
+        # words would learn here is thrown away.
+        small = shrunk(cells)
+        asking = small + shrunk(position)
+        keys, values = (jnp.concatenate([tokens, words], axis=2) for tokens in (asking, small))
         everywhere = jnp.ones((*lead, size[0] * size[1]), bool)
         may_look = jnp.concatenate([everywhere, is_word], axis=-1)[:, :, None, :]
         heard = MultiHeadAttention(HEADS, self.dropout, self.dtype, name="self_attn")(
-            keys[:, :, : size[0] * size[1]], keys, with_words(cells), may_look, train=train
+            asking, keys, values, may_look, train=train
         )
         heard = resize_bilinear(heard.reshape(-1, *size, channels), (height, width))
         cells = AddAndNorm(self.dropout, self.dtype, name="residual1")(cells, heard.reshape(cells.shape), train=train)
