@@ -146,7 +146,17 @@ def released_model(folder: Path, checkout: Path):
     torch.save({"model": swin}, config.swin_pretrain)
     model, _ = build_segmenter(config)
     model.load_state_dict(tensors, strict=True)
-    return model.eval()
+    return model.eval().to(torch_device())
+
+
+def torch_device() -> str:
+    """Returns where PyTorch computes; on a GPU with float32 products that are not rounded, as ours are."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    torch.backends.cudnn.allow_tf32 = False
+    return "cuda"
 
 
 def released(folder: Path, checkout: Path):
@@ -155,20 +165,23 @@ def released(folder: Path, checkout: Path):
 
     model = released_model(folder, checkout)
     data = np.load(folder / "input.npz")
-    image = torch.from_numpy(data["image"].transpose(0, 3, 1, 2).copy())
-    tokens = torch.from_numpy(data["tokens"].astype(np.int64))
+    image = torch.from_numpy(data["image"].transpose(0, 3, 1, 2).copy()).to(torch_device())
+    tokens = torch.from_numpy(data["tokens"].astype(np.int64)).to(torch_device())
 
     def segment(count: int) -> np.ndarray:
         with torch.inference_mode():
-            return torch.cat([model(image, tokens[i : i + 1])[:, 0] for i in range(count)]).numpy()
+            return torch.cat([model(image, tokens[i : i + 1])[:, 0] for i in range(count)]).cpu().numpy()
 
     def groups() -> dict[str, float]:
         seconds = dict.fromkeys(GROUPS, 0.0)
+        wait = torch.cuda.synchronize if torch_device() == "cuda" else lambda: None
 
         def timing(function, group):
             def run(*arguments, **options):
+                wait()
                 start = time.perf_counter()
                 result = function(*arguments, **options)
+                wait()
                 seconds[group] += time.perf_counter() - start
                 return result
 
@@ -255,6 +268,13 @@ class Side:
         self._process.wait()
 
 
+def chip() -> str:
+    """Returns what computes, asked in a process of its own: this one must not take a device from the sides."""
+    command = [sys.executable, "-c", "import jax; print(jax.devices()[0].device_kind)"]
+    kind = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    return f"{os.cpu_count()} cores" if kind == "cpu" else kind
+
+
 def check_peer(parser: argparse.ArgumentParser, checkout: Path | None) -> None:
     """Ends the program unless `--peer` is left out or a checkout of the released code."""
     if checkout and not (checkout / "model").is_dir():
@@ -279,7 +299,7 @@ def main() -> None:
         sides = {"ours": Side(folder, None)}
         if arguments.peer:
             sides["peer"] = Side(folder, arguments.peer.resolve())
-        print(f"Swin-B, {arguments.size} px, float32, {os.cpu_count()} cores, {arguments.rounds} turns, medians")
+        print(f"Swin-B, {arguments.size} px, float32, {chip()}, {arguments.rounds} turns, medians")
         whole = {}
         for count in (1, len(PHRASES)):
             for side in sides.values():

@@ -1,17 +1,20 @@
 """Pictures and phrases per second, utilisation and peak memory of a training step on one device.
 
     python benchmarks/train_step.py [--size base] [--input-size 480] [--batch-sizes 8 16 32] [--prompts 1 4]
-        [--dtypes float32 bfloat16] [--remats none blocks full] [--steps 20]
+        [--dtypes float32 bfloat16] [--remats none blocks full] [--steps 20] [--jobs 1]
+        [--rows TYPE:REMAT:PROMPTS:BATCH ...] [--profile DIR]
 
 Every row is a process of its own, so that a row's peak of memory is its own and one that does not fit ends alone. The
 batch lies on the device already: `input_pipeline.py` measures the data. Compiling is timed apart; then some steps
-are thrown away, and the median of five turns counts.
+are thrown away, and the median of five turns counts. With `--jobs 4`, four rows are compiled side by side, which takes
+minutes, and measured one after the other; each holds some hundred MiB of the device meanwhile.
 
 Utilisation is the model's FLOPs (forward and backward by XLA's count, without what remat computes again) by the time
 and by the chip's peak for the row's type. On a CPU: --size least --input-size 64 --batch-sizes 2 --steps 5
 """
 
 import argparse
+import contextlib
 import datetime
 import itertools
 import json
@@ -20,10 +23,13 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 TURNS, WARM = 5, 3
 LEAST = "least"
+AXES = ("dtype", "remat", "prompts", "batch_size")
+COMPILED = "compiled"
 
 
 def config_of(job: dict):
@@ -41,7 +47,7 @@ def config_of(job: dict):
 
 
 def random_state(shapes):
-    """Returns a state of small random parameters; compiling the real initialisation would take longer than the row."""
+    """Returns a state of small random parameters, on the host; compiling `init` would take longer than the row."""
     import jax
     import numpy as np
 
@@ -52,12 +58,11 @@ def random_state(shapes):
 
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     statistics_ = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes.batch_stats)
-    return jax.device_put(state.replace(params=jax.tree.map(parameter, shapes.params), batch_stats=statistics_))
+    return state.replace(params=jax.tree.map(parameter, shapes.params), batch_stats=statistics_)
 
 
 def random_batch(config, shapes: dict):
-    """Returns pictures of noise, phrases of 5 words and masks of half the square."""
-    import jax
+    """Returns pictures of noise, phrases of 5 words and masks of half the square, on the host."""
     import numpy as np
 
     rng = np.random.default_rng(1)
@@ -66,7 +71,7 @@ def random_batch(config, shapes: dict):
     batch["tokens"][..., :7] = rng.integers(1, config.model.vocab_size, (*batch["tokens"].shape[:-1], 7))
     batch["mask"][..., : config.input.size // 2, :] = 1
     batch["valid"][:] = True
-    return jax.device_put(batch)
+    return batch
 
 
 def measure(job: dict) -> dict:
@@ -81,8 +86,12 @@ def measure(job: dict) -> dict:
     began = time.perf_counter()
     compiled = program.step.lower(program.state, shapes).compile()
     compiling = time.perf_counter() - began
+    plain = planning.program(config, planning.one_device(), remat="none")
+    flops = plain.step.lower(plain.state, planning.batch_of(config, 1)).cost_analysis()["flops"]
     state, batch = random_state(program.state), random_batch(config, shapes)
-    seconds = []
+    print(COMPILED, flush=True)
+    sys.stdin.readline()  # the device is this row's now
+    state, batch, seconds = jax.device_put(state), jax.device_put(batch), []
     for turn in range(TURNS + 1):
         count = WARM if turn == 0 else max(job["steps"] // TURNS, 1)
         began = time.perf_counter()
@@ -92,26 +101,56 @@ def measure(job: dict) -> dict:
         seconds.append((time.perf_counter() - began) / count)
     assert math.isfinite(loss), f"the loss is {loss}"
     seconds = statistics.median(seconds[1:])
-    plain = planning.program(config, planning.one_device(), remat="none")
-    flops = plain.step.lower(plain.state, planning.batch_of(config, 1)).cost_analysis()["flops"]
     memory = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     if memory is None:
         analysis = compiled.memory_analysis()
         memory = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
+    if job["profile"]:
+        name = "-".join(str(job[axis]) for axis in AXES)
+        with jax.profiler.trace(os.path.join(job["profile"], name)):
+            for _ in range(3):
+                state, terms = compiled(state, batch)
+            jax.block_until_ready(terms)
     return {"seconds": seconds, "compiling": compiling, "flops": flops, "memory": memory}
 
 
-def ask(job: dict) -> dict:
-    """Returns the numbers of a row, measured in a process of its own; `failed` says why there are none."""
-    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    command = [sys.executable, __file__, "--row", json.dumps(job)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode == 0:
-        return json.loads(done.stdout.splitlines()[-1])
-    if "RESOURCE_EXHAUSTED" in done.stderr or done.returncode == -9:
-        return {"failed": "does not fit"}
-    print(done.stderr, file=sys.stderr)
-    return {"failed": f"ended with code {done.returncode}"}
+class Row:
+    """A row's process: compiles at once, and measures when it is asked."""
+
+    def __init__(self, job: dict):
+        self._job = job
+        self._errors = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--row", json.dumps(job)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+        )
+
+    def compiled(self) -> None:
+        """Waits until it is compiled, or has failed."""
+        for line in self._process.stdout:
+            if line.strip() == COMPILED:
+                return
+
+    def numbers(self) -> dict:
+        """Measures and returns the numbers; `failed` says why there are none."""
+        # A row that has failed reads nothing any more.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        lines = self._process.stdout.read().splitlines()
+        code = self._process.wait()
+        if code == 0:
+            return json.loads(lines[-1])
+        self._errors.seek(0)
+        errors = self._errors.read()
+        if "RESOURCE_EXHAUSTED" in errors or code == -9:
+            return {"failed": "does not fit"}
+        print(errors, file=sys.stderr)
+        return {"failed": f"ended with code {code}"}
 
 
 def device_kind() -> str:
@@ -135,26 +174,43 @@ def print_table(arguments: argparse.Namespace) -> None:
     chip = chip_of(kind)
     print(
         f"{kind}, jax {jax.__version__}, jaxlib {jaxlib.__version__}, {datetime.date.today()}; Swin {arguments.size}, "
-        f"{arguments.input_size} px\n\n"
+        f"{arguments.input_size} px; XLA_FLAGS: {os.environ.get('XLA_FLAGS') or 'none'}\n\n"
         "| type | remat | prompts | batch | ms per step | pictures/s | phrases/s | TFLOP/s | of peak | peak GiB | "
         "compiled in s |\n|---|---|---|---|---|---|---|---|---|---|---|"
     )
     axes = (arguments.dtypes, arguments.remats, arguments.prompts, arguments.batch_sizes)
-    for dtype, remat, prompts, batch_size in itertools.product(*axes):
-        job = {"dtype": dtype, "remat": remat, "prompts": prompts, "batch_size": batch_size}
-        row = ask(job | {"size": arguments.size, "input_size": arguments.input_size, "steps": arguments.steps})
-        head = f"| {dtype} | {remat} | {prompts} | {batch_size} |"
-        if "failed" in row:
-            print(f"{head} {row['failed']} | | | | | | |", flush=True)
-            continue
-        speed = batch_size / row["seconds"]
-        flops = speed * row["flops"]
-        share = f"{flops / chip.peak(dtype):.1%}" if chip else "?"
-        print(
-            f"{head} {1e3 * row['seconds']:.1f} | {speed:.2f} | {speed * prompts:.2f} | {flops / 1e12:.3g} | {share} | "
-            f"{row['memory'] / 2**30:.2f} | {row['compiling']:.0f} |",
-            flush=True,
-        )
+    fixed = {name: getattr(arguments, name) for name in ("size", "input_size", "steps", "profile")}
+    jobs = [fixed | dict(zip(AXES, values, strict=True)) for values in arguments.rows or itertools.product(*axes)]
+    for first in range(0, len(jobs), arguments.jobs):
+        some = jobs[first : first + arguments.jobs]
+        rows = [Row(job) for job in some]
+        for row in rows:
+            row.compiled()
+        for job, row in zip(some, rows, strict=True):
+            print_row(job, row.numbers(), chip)
+
+
+def print_row(job: dict, row: dict, chip) -> None:
+    """Prints what a row measured."""
+    dtype, batch_size, prompts = job["dtype"], job["batch_size"], job["prompts"]
+    head = f"| {dtype} | {job['remat']} | {prompts} | {batch_size} |"
+    if "failed" in row:
+        print(f"{head} {row['failed']} | | | | | | |", flush=True)
+        return
+    speed = batch_size / row["seconds"]
+    flops = speed * row["flops"]
+    share = f"{flops / chip.peak(dtype):.1%}" if chip else "?"
+    print(
+        f"{head} {1e3 * row['seconds']:.1f} | {speed:.2f} | {speed * prompts:.2f} | {flops / 1e12:.3g} | {share} | "
+        f"{row['memory'] / 2**30:.2f} | {row['compiling']:.0f} |",
+        flush=True,
+    )
+
+
+def row_of(text: str) -> tuple[str, str, int, int]:
+    """Returns the values of AXES that `TYPE:REMAT:PROMPTS:BATCH` names."""
+    dtype, remat, prompts, batch_size = text.split(":")
+    return dtype, remat, int(prompts), int(batch_size)
 
 
 def main() -> None:
@@ -167,8 +223,15 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--remats", nargs="+", default=["none", "blocks", "full"])
     parser.add_argument("--steps", type=int, default=20, help="that are timed, in five turns")
+    parser.add_argument("--jobs", type=int, default=1, help="rows that are compiled side by side")
+    parser.add_argument(
+        "--rows", type=row_of, nargs="+", metavar="TYPE:REMAT:PROMPTS:BATCH", help="these, in place of all combinations"
+    )
+    parser.add_argument("--profile", metavar="DIR", help="write a trace of three more steps of each row there")
     parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.jobs < 1:
+        parser.error(f"--jobs {arguments.jobs}: at least 1 is wanted")
     if arguments.row:
         print(json.dumps(measure(arguments.row)))
     else:
