@@ -2,12 +2,16 @@
 
     python benchmarks/train_step.py [--size base] [--input-size 480] [--batch-sizes 8 16 32] [--prompts 1 4]
         [--dtypes float32 bfloat16] [--remats none blocks full] [--steps 20] [--jobs 1]
-        [--rows TYPE:REMAT:PROMPTS:BATCH ...] [--profile DIR]
+        [--rows TYPE:REMAT:PROMPTS:BATCH ...] [--profile DIR] [--save DIR [--target FILE] | --load DIR]
 
 Every row is a process of its own, so that a row's peak of memory is its own and one that does not fit ends alone. The
 batch lies on the device already: `input_pipeline.py` measures the data. Compiling is timed apart; then some steps
 are thrown away, and the median of five turns counts. With `--jobs 4`, four rows are compiled side by side, which takes
 minutes, and measured one after the other; each holds some hundred MiB of the device meanwhile.
+
+Where time on a chip is short, `--save DIR` compiles on another machine and measures nothing, and `--load DIR`, with the
+same arguments, versions of JAX and code, measures what lies there. `--target FILE` describes the GPU that is not here,
+as XLA does (a `GpuTargetConfigProto` in text); kernels are then chosen without timing them.
 
 Utilisation is the model's FLOPs (forward and backward by XLA's count, without what remat computes again) by the time
 and by the chip's peak for the row's type. On a CPU: --size least --input-size 64 --batch-sizes 2 --steps 5
@@ -29,6 +33,7 @@ import time
 TURNS, WARM = 5, 3
 LEAST = "least"
 AXES = ("dtype", "remat", "prompts", "batch_size")
+FIXED = ("size", "input_size", "steps", "profile", "save", "load", "target")
 COMPILED = "compiled"
 
 
@@ -74,18 +79,69 @@ def random_batch(config, shapes: dict):
     return batch
 
 
+def file_of(job: dict, folder: str) -> str:
+    """Returns where a row's compiled program lies."""
+    return os.path.join(folder, "-".join(str(job[axis]) for axis in AXES) + ".bin")
+
+
+def mesh_of(job: dict):
+    """Returns the mesh of one device: this machine's, or that of the target."""
+    import numpy as np
+    from jax.experimental import topologies
+    from jax.sharding import AxisType, Mesh
+
+    from unilseg_jax.training import planning, sharding
+
+    if not job["target"]:
+        return planning.one_device()
+    with open(job["target"]) as file:
+        described = topologies.get_topology_desc("target", "cuda", target_config=file.read(), topology="1x1x1")
+    devices = np.array(described.devices[:1]).reshape(1, 1)
+    return Mesh(devices, sharding.AXES, axis_types=(AxisType.Auto,) * len(sharding.AXES))
+
+
+def load(job: dict, program, shapes: dict):
+    """Returns the compiled step that `save` wrote."""
+    import jax
+    from jax.experimental import serialize_executable
+
+    with open(file_of(job, job["load"]), "rb") as file:
+        # The trees are not in the file: they are made of classes that only this code knows.
+        taken = jax.tree.structure(((program.state, shapes), {}))
+        given = jax.tree.structure(jax.eval_shape(program.step, program.state, shapes))
+        return serialize_executable.deserialize_and_load(file.read(), taken, given, execution_devices=jax.devices()[:1])
+
+
+def save(job: dict, compiled) -> None:
+    """Writes a compiled step."""
+    from jax.experimental import serialize_executable
+
+    os.makedirs(job["save"], exist_ok=True)
+    path = file_of(job, job["save"])
+    with open(f"{path}.part", "wb") as file:
+        file.write(serialize_executable.serialize(compiled)[0])
+    os.replace(f"{path}.part", path)
+
+
 def measure(job: dict) -> dict:
-    """Returns the numbers of a row."""
+    """Returns the numbers of a row; of one that is saved, how long compiling took."""
     import jax
 
     from unilseg_jax.training import planning
 
     config = config_of(job)
     shapes = planning.batch_of(config, config.input.batch_size)
-    program = planning.program(config, planning.one_device())
+    program = planning.program(config, mesh_of(job))
     began = time.perf_counter()
-    compiled = program.step.lower(program.state, shapes).compile()
+    if job["load"]:
+        compiled = load(job, program, shapes)
+    else:
+        compiled = program.step.lower(program.state, shapes).compile()
     compiling = time.perf_counter() - began
+    if job["save"]:
+        save(job, compiled)
+        print(COMPILED, flush=True)
+        return {"compiling": compiling}
     plain = planning.program(config, planning.one_device(), remat="none")
     flops = plain.step.lower(plain.state, planning.batch_of(config, 1)).cost_analysis()["flops"]
     state, batch = random_state(program.state), random_batch(config, shapes)
@@ -106,8 +162,7 @@ def measure(job: dict) -> dict:
         analysis = compiled.memory_analysis()
         memory = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
     if job["profile"]:
-        name = "-".join(str(job[axis]) for axis in AXES)
-        with jax.profiler.trace(os.path.join(job["profile"], name)):
+        with jax.profiler.trace(file_of(job, job["profile"]).removesuffix(".bin")):
             for _ in range(3):
                 state, terms = compiled(state, batch)
             jax.block_until_ready(terms)
@@ -179,7 +234,7 @@ def print_table(arguments: argparse.Namespace) -> None:
         "compiled in s |\n|---|---|---|---|---|---|---|---|---|---|---|"
     )
     axes = (arguments.dtypes, arguments.remats, arguments.prompts, arguments.batch_sizes)
-    fixed = {name: getattr(arguments, name) for name in ("size", "input_size", "steps", "profile")}
+    fixed = {name: getattr(arguments, name) for name in FIXED}
     jobs = [fixed | dict(zip(AXES, values, strict=True)) for values in arguments.rows or itertools.product(*axes)]
     for first in range(0, len(jobs), arguments.jobs):
         some = jobs[first : first + arguments.jobs]
@@ -196,6 +251,9 @@ def print_row(job: dict, row: dict, chip) -> None:
     head = f"| {dtype} | {job['remat']} | {prompts} | {batch_size} |"
     if "failed" in row:
         print(f"{head} {row['failed']} | | | | | | |", flush=True)
+        return
+    if job["save"]:
+        print(f"{head} saved | | | | | | {row['compiling']:.0f} |", flush=True)
         return
     speed = batch_size / row["seconds"]
     flops = speed * row["flops"]
@@ -228,10 +286,17 @@ def main() -> None:
         "--rows", type=row_of, nargs="+", metavar="TYPE:REMAT:PROMPTS:BATCH", help="these, in place of all combinations"
     )
     parser.add_argument("--profile", metavar="DIR", help="write a trace of three more steps of each row there")
+    parser.add_argument("--save", metavar="DIR", help="compile the rows and keep them there, measure nothing")
+    parser.add_argument("--target", metavar="FILE", help="with --save: the GPU to compile for, described")
+    parser.add_argument("--load", metavar="DIR", help="measure rows that --save kept there")
     parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.jobs < 1:
         parser.error(f"--jobs {arguments.jobs}: at least 1 is wanted")
+    if arguments.load and arguments.save:
+        parser.error("--load and --save: one of them is wanted")
+    if arguments.target and not arguments.save:
+        parser.error("--target is for --save, which compiles for a GPU that is not here")
     if arguments.row:
         print(json.dumps(measure(arguments.row)))
     else:
