@@ -205,16 +205,25 @@ def _fit_presence(path: str, work: "Work", found: "UnitResult", weights: str) ->
 
     from unilseg_jax.evaluation import presence
 
-    coefficients = {
-        protocol.name: presence.fit(
-            np.stack([found.samples[f"{protocol.name}/{name}"] for name in presence.FEATURES], axis=1),
-            found.samples["present"],
-        )
+    present = found.samples["present"]
+    statistics = {
+        protocol.name: np.stack([found.samples[f"{protocol.name}/{name}"] for name in presence.FEATURES], axis=1)
         for protocol in work.judge.protocols
     }
     fitted_on = f"{work.facts.benchmark}:{work.facts.split}"
-    presence.PresenceModel(coefficients=coefficients, fitted_on=fitted_on, weights_sha256=weights).save(path)
+    model = presence.PresenceModel(
+        coefficients={protocol: presence.fit(rows, present) for protocol, rows in statistics.items()},
+        fitted_on=fitted_on,
+        weights_sha256=weights,
+    )
+    model.save(path)
     print(f"fitted on {fitted_on}: {path}")
+    for protocol, rows in statistics.items():
+        found_right, empty_right = presence.quality(model, rows, present, protocol)
+        print(
+            f"  {protocol}: there, {found_right:.1%} of {present.sum():,} told right; nothing there, "
+            f"{empty_right:.1%} of {(~present).sum():,} (on the split that it was fitted on)"
+        )
 
 
 def _works(

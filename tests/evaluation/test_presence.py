@@ -8,7 +8,7 @@ import pytest
 from scipy.special import expit
 
 from unilseg_jax.errors import UserError
-from unilseg_jax.evaluation.presence import FEATURES, PresenceModel, features_of, fit
+from unilseg_jax.evaluation.presence import FEATURES, PresenceModel, features_of, fit, quality
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +120,12 @@ def test_a_model_is_not_changed_by_scoring(drawn):
         np.testing.assert_array_equal(fitted.coefficients[name], row)
     with pytest.raises(dataclasses.FrozenInstanceError):
         fitted.fitted_on = "other"
+
+
+def test_quality_counts_each_kind_for_itself():
+    one = model(np.array([0.0, 1.0, 0.0, 0.0, 0.0]))
+    statistics = np.zeros((5, 4))
+    statistics[:, 0] = [1, 2, -1, -1, 3]
+    present = np.array([True, True, True, False, False])
+    assert quality(one, statistics, present, "paper") == (2 / 3, 1 / 2)
+    assert quality(one, statistics, present, "released") == (1 / 3, 1 / 2)

@@ -43,7 +43,7 @@ def intervals(
 
     Returns:
         (low, high) by the key of `metric.compute()`. Left out: whole numbers (counts), arrays, and what is NaN in every
-        draw; draws in which it is NaN do not count. Nothing without rows.
+        draw; draws in which it is NaN do not count. Nothing with fewer than two pictures, which tell of no spread.
 
     Raises:
         ValueError: `groups` is not an integer per row, or an argument is out of its range.
@@ -54,7 +54,7 @@ def intervals(
     lengths = {name: len(column) for name, column in rows.items()}
     if groups.ndim != 1 or set(lengths.values()) != {len(groups)} or groups.dtype.kind not in "iu":
         raise ValueError(f"groups {groups.dtype} {groups.shape} must be an integer for each row of {lengths}")
-    if not len(groups):
+    if len(np.unique(groups)) < 2:
         return {}
     order = _order(rows, groups)
     rows = {name: column[order] for name, column in rows.items()}

@@ -132,3 +132,21 @@ def fit(statistics: Float64[np.ndarray, "n 4"], present: Bool[np.ndarray, " n"])
 
     weights = minimize(loss, np.zeros(scaled.shape[1]), jac=True, method="L-BFGS-B").x
     return np.r_[weights[0] - (weights[1:] * centre / spread).sum(), weights[1:] / spread]
+
+
+def quality(
+    model: PresenceModel, statistics: Float64[np.ndarray, "n 4"], present: Bool[np.ndarray, " n"], protocol: str
+) -> tuple[float, float]:
+    """Returns how many of those with a target and of those without are told right, at a probability of one half.
+
+    Args:
+        model: what tells.
+        statistics: a row of `features_of` per map.
+        present: whether something of the phrase is in the picture; both kinds must occur.
+        protocol: by which the maps were made.
+
+    Returns:
+        (T-acc, N-acc), 0 to 1.
+    """
+    told = model.score(statistics, protocol) > 0.5
+    return float(told[present].mean()), float((~told[~present]).mean())
