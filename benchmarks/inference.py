@@ -1,4 +1,4 @@
-"""Seconds and peak memory of segmenting one picture: Swin-B, 480 px, float32, 1 and 16 phrases.
+"""Seconds and peak memory of the host for segmenting one picture: Swin-B, 480 px, float32, 1 and 16 phrases.
 
     python benchmarks/inference.py [--peer CHECKOUT]
 
@@ -146,27 +146,18 @@ def released_model(folder: Path, checkout: Path):
     torch.save({"model": swin}, config.swin_pretrain)
     model, _ = build_segmenter(config)
     model.load_state_dict(tensors, strict=True)
-    return model.eval().to(torch_device())
+    return model.eval()
 
 
-def torch_device() -> str:
-    """Returns where PyTorch computes; on a GPU with float32 products that are not rounded, as ours are."""
+def released(folder: Path, checkout: Path, device: str):
+    """Returns the same two functions for the released PyTorch code, on a `device` of PyTorch's."""
     import torch
 
-    if not torch.cuda.is_available():
-        return "cpu"
-    torch.backends.cudnn.allow_tf32 = False
-    return "cuda"
-
-
-def released(folder: Path, checkout: Path):
-    """Returns the same two functions for the released PyTorch code."""
-    import torch
-
-    model = released_model(folder, checkout)
+    torch.backends.cudnn.allow_tf32 = False  # float32 products are not rounded, like ours
+    model = released_model(folder, checkout).to(device)
     data = np.load(folder / "input.npz")
-    image = torch.from_numpy(data["image"].transpose(0, 3, 1, 2).copy()).to(torch_device())
-    tokens = torch.from_numpy(data["tokens"].astype(np.int64)).to(torch_device())
+    image = torch.from_numpy(data["image"].transpose(0, 3, 1, 2).copy()).to(device)
+    tokens = torch.from_numpy(data["tokens"].astype(np.int64)).to(device)
 
     def segment(count: int) -> np.ndarray:
         with torch.inference_mode():
@@ -174,7 +165,7 @@ def released(folder: Path, checkout: Path):
 
     def groups() -> dict[str, float]:
         seconds = dict.fromkeys(GROUPS, 0.0)
-        wait = torch.cuda.synchronize if torch_device() == "cuda" else lambda: None
+        wait = torch.cuda.synchronize if device == "cuda" else lambda: None
 
         def timing(function, group):
             def run(*arguments, **options):
@@ -220,11 +211,11 @@ def _module_of(torch, tensors: dict):
     return root
 
 
-def worker(folder: Path, checkout: Path | None) -> None:
+def worker(folder: Path, checkout: Path | None, device: str) -> None:
     """Serves one side: a count of phrases or `groups` per line in, JSON out."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not get between the answers
-    segment, groups = released(folder, checkout) if checkout else ours(folder)
+    segment, groups = released(folder, checkout, device) if checkout else ours(folder)
     for line in sys.stdin:
         if line.strip() == "groups":
             answer = groups()
@@ -251,7 +242,10 @@ class Side:
         command = [sys.executable, script, "--worker", str(folder), *options]
         if checkout:
             command += ["--peer", str(checkout)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # another side may share the chip
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
 
     def ask(self, what: int | str) -> dict:
         """Asks and waits."""
@@ -268,11 +262,15 @@ class Side:
         self._process.wait()
 
 
-def chip() -> str:
-    """Returns what computes, asked in a process of its own: this one must not take a device from the sides."""
-    command = [sys.executable, "-c", "import jax; print(jax.devices()[0].device_kind)"]
-    kind = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
-    return f"{os.cpu_count()} cores" if kind == "cpu" else kind
+def chip() -> tuple[str, str]:
+    """Returns what JAX computes on, and PyTorch's name of such a device.
+
+    Asked in a process of its own: this one must not take a device from the sides.
+    """
+    command = [sys.executable, "-c", "import jax; print(jax.default_backend(), jax.devices()[0].device_kind, sep='|')"]
+    answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1]
+    backend, kind = answer.split("|")
+    return (f"{os.cpu_count()} cores", "cpu") if backend == "cpu" else (kind, {"gpu": "cuda"}.get(backend, "cpu"))
 
 
 def check_peer(parser: argparse.ArgumentParser, checkout: Path | None) -> None:
@@ -288,18 +286,20 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=480, help="side of the picture in pixels")
     parser.add_argument("--rounds", type=int, default=3, help="timed turns per side, after one warm-up")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--device", default="cpu", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        worker(arguments.worker, arguments.peer)
+        worker(arguments.worker, arguments.peer, arguments.device)
         return
     check_peer(parser, arguments.peer)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder, arguments.size)
+        kind, device = chip()
         sides = {"ours": Side(folder, None)}
         if arguments.peer:
-            sides["peer"] = Side(folder, arguments.peer.resolve())
-        print(f"Swin-B, {arguments.size} px, float32, {chip()}, {arguments.rounds} turns, medians")
+            sides["peer"] = Side(folder, arguments.peer.resolve(), options=["--device", device])
+        print(f"Swin-B, {arguments.size} px, float32, {kind}, {arguments.rounds} turns, medians")
         whole = {}
         for count in (1, len(PHRASES)):
             for side in sides.values():
@@ -310,7 +310,7 @@ def main() -> None:
                 whole.setdefault(label, statistics.median(seconds))
                 print(
                     f"  {count:2d} phrase(s)  {label}  {statistics.median(seconds):7.2f} s "
-                    f"({min(seconds):.2f} to {max(seconds):.2f})  peak memory {turns[-1][label]['peak']:.2f} GiB"
+                    f"({min(seconds):.2f} to {max(seconds):.2f})  peak host memory {turns[-1][label]['peak']:.2f} GiB"
                 )
             if arguments.peer:
                 ratios = [turn["ours"]["seconds"] / turn["peer"]["seconds"] for turn in turns]

@@ -6,12 +6,13 @@
 
 Every row is a process of its own, so that a row's peak of memory is its own and one that does not fit ends alone. The
 batch lies on the device already: `input_pipeline.py` measures the data. Compiling is timed apart; then some steps
-are thrown away, and the median of five turns counts. With `--jobs 4`, four rows are compiled side by side, which takes
-minutes, and measured one after the other; each holds some hundred MiB of the device meanwhile.
+are thrown away, and the median of five turns counts. With `--jobs 4`, four rows are compiled side by side (their times
+of compiling are longer then) and measured one after the other; each holds some hundred MiB of the device meanwhile.
 
 Where time on a chip is short, `--save DIR` compiles on another machine and measures nothing, and `--load DIR`, with the
 same arguments, versions of JAX and code, measures what lies there. `--target FILE` describes the GPU that is not here,
-as XLA does (a `GpuTargetConfigProto` in text); kernels are then chosen without timing them.
+as XLA does (a `GpuTargetConfigProto` in text); kernels are then chosen without timing them. A row that is loaded was
+"compiled" in the time that loading took.
 
 Utilisation is the model's FLOPs (forward and backward by XLA's count, without what remat computes again) by the time
 and by the chip's peak for the row's type. On a CPU: --size least --input-size 64 --batch-sizes 2 --steps 5
@@ -81,7 +82,7 @@ def random_batch(config, shapes: dict):
 
 def file_of(job: dict, folder: str) -> str:
     """Returns where a row's compiled program lies."""
-    return os.path.join(folder, "-".join(str(job[axis]) for axis in AXES) + ".bin")
+    return os.path.join(folder, "-".join(str(job[name]) for name in ("size", "input_size", *AXES)) + ".bin")
 
 
 def mesh_of(job: dict):
@@ -105,7 +106,10 @@ def load(job: dict, program, shapes: dict):
     import jax
     from jax.experimental import serialize_executable
 
-    with open(file_of(job, job["load"]), "rb") as file:
+    path = file_of(job, job["load"])
+    if not os.path.exists(path):
+        sys.exit(f"no {path}; make it with --save {job['load']}")
+    with open(path, "rb") as file:
         # The trees are not in the file: they are made of classes that only this code knows.
         taken = jax.tree.structure(((program.state, shapes), {}))
         given = jax.tree.structure(jax.eval_shape(program.step, program.state, shapes))
@@ -146,7 +150,8 @@ def measure(job: dict) -> dict:
     flops = plain.step.lower(plain.state, planning.batch_of(config, 1)).cost_analysis()["flops"]
     state, batch = random_state(program.state), random_batch(config, shapes)
     print(COMPILED, flush=True)
-    sys.stdin.readline()  # the device is this row's now
+    if not sys.stdin.readline():  # the device is this row's now, or nobody waits for it any more
+        sys.exit(1)
     state, batch, seconds = jax.device_put(state), jax.device_put(batch), []
     for turn in range(TURNS + 1):
         count = WARM if turn == 0 else max(job["steps"] // TURNS, 1)
@@ -173,7 +178,6 @@ class Row:
     """A row's process: compiles at once, and measures when it is asked."""
 
     def __init__(self, job: dict):
-        self._job = job
         self._errors = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
             [sys.executable, __file__, "--row", json.dumps(job)],
@@ -295,6 +299,8 @@ def main() -> None:
         parser.error(f"--jobs {arguments.jobs}: at least 1 is wanted")
     if arguments.load and arguments.save:
         parser.error("--load and --save: one of them is wanted")
+    if arguments.profile and arguments.save:
+        parser.error("--profile measures and --save does not: one of them is wanted")
     if arguments.target and not arguments.save:
         parser.error("--target is for --save, which compiles for a GPU that is not here")
     if arguments.row:

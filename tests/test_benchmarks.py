@@ -1,6 +1,8 @@
 """What the benchmarks read out of compiled programs, and what they reckon from it."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,51 @@ def evaluate():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
         return load("evaluate")
+
+
+@pytest.fixture(scope="module")
+def train_step():
+    return load("train_step")
+
+
+def a_job(train_step, text):
+    fixed = dict.fromkeys(train_step.FIXED) | {"size": "base", "input_size": 480, "steps": 20}
+    return fixed | dict(zip(train_step.AXES, train_step.row_of(text), strict=True))
+
+
+def test_a_row_is_named_by_all_that_its_program_depends_on(train_step):
+    job = a_job(train_step, "bfloat16:none:4:16")
+    assert (job["dtype"], job["remat"], job["prompts"], job["batch_size"]) == ("bfloat16", "none", 4, 16)
+    changes = ({}, {"size": "tiny"}, {"input_size": 384}, {"prompts": 1}, {"dtype": "float32"}, {"remat": "full"})
+    names = {train_step.file_of(job | change, "saved") for change in (*changes, {"batch_size": 8})}
+    assert len(names) == len(changes) + 1
+    assert train_step.file_of(job, "saved") == "saved/base-480-bfloat16-none-4-16.bin"
+
+
+def test_a_row_s_speed_and_share_of_the_peak(train_step, capsys):
+    from unilseg_jax.training.chips import chip_named
+
+    row = {"seconds": 0.25, "flops": 2e12, "memory": 3 * 2**30, "compiling": 61.4}
+    train_step.print_row(a_job(train_step, "bfloat16:none:4:16"), row, chip_named("H100"))
+    # 64 pictures/s of 2 TFLOP are 128 of 989 TFLOP/s.
+    assert (
+        capsys.readouterr().out == "| bfloat16 | none | 4 | 16 | 250.0 | 64.00 | 256.00 | 128 | 12.9% | 3.00 | 61 |\n"
+    )
+    train_step.print_row(a_job(train_step, "float32:full:1:8"), {"failed": "does not fit"}, None)
+    assert capsys.readouterr().out.startswith("| float32 | full | 1 | 8 | does not fit |")
+
+
+@pytest.mark.slow
+def test_a_row_is_compiled_by_one_process_and_measured_by_another(tmp_path):
+    command = [sys.executable, FOLDER / "train_step.py", "--size", "least", "--input-size", "64", "--steps", "5"]
+    command += ["--rows", "float32:none:1:2"]
+    missing = subprocess.run([*command, "--load", tmp_path], capture_output=True, text=True, check=True)
+    assert "least-64-float32-none-1-2.bin; make it with --save" in missing.stderr
+    assert "| float32 | none | 1 | 2 | ended with code 1 |" in missing.stdout
+    saved = subprocess.run([*command, "--save", tmp_path], capture_output=True, text=True, check=True).stdout
+    assert "| float32 | none | 1 | 2 | saved |" in saved
+    measured = subprocess.run([*command, "--load", tmp_path], capture_output=True, text=True, check=True).stdout
+    assert float(measured.splitlines()[-1].split("|")[5]) > 0, measured
 
 
 def test_collectives_of_a_program_are_counted_once_with_bytes_and_groups(scaling):

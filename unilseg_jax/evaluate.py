@@ -200,7 +200,7 @@ def _presence(path: str | None, weights: str) -> "PresenceModel | None":
 
 
 def _fit_presence(path: str, work: "Work", found: "UnitResult", weights: str) -> None:
-    """Fits the presence score on what was found, and writes it."""
+    """Fits the presence score on what was found, writes it, and says how well it tells."""
     import numpy as np
 
     from unilseg_jax.evaluation import presence
@@ -219,10 +219,10 @@ def _fit_presence(path: str, work: "Work", found: "UnitResult", weights: str) ->
     model.save(path)
     print(f"fitted on {fitted_on}: {path}")
     for protocol, rows in statistics.items():
-        found_right, empty_right = presence.quality(model, rows, present, protocol)
+        there_right, nothing_right = presence.quality(model, rows, present, protocol)
         print(
-            f"  {protocol}: there, {found_right:.1%} of {present.sum():,} told right; nothing there, "
-            f"{empty_right:.1%} of {(~present).sum():,} (on the split that it was fitted on)"
+            f"  {protocol}: there, {there_right:.1%} of {present.sum():,} told right; nothing there, "
+            f"{nothing_right:.1%} of {(~present).sum():,} (on the split that it was fitted on)"
         )
 
 

@@ -74,11 +74,35 @@ def test_words_of_every_width(dtype):
 
 
 def test_an_array_with_more_elements_than_words_repeats_no_row(monkeypatch):
-    monkeypatch.setattr(noise, "_WORDS", 2**8)
-    drawn = bits(noise.key(0), (3, 41, 127))
-    assert len(np.unique(drawn)) > drawn.size - 3
+    """Rows are drawn by keys of their own: none is another in another order."""
+    monkeypatch.setattr(noise, "_WORDS", 2**18)
+    drawn = bits(noise.key(0), (5, 3, 2**17))
+    flat = drawn.reshape(15, -1)
+    for one, other in itertools.combinations(flat, 2):
+        # Of 2**17 words each, by chance 2**17 * 2**17 / 2**32 = 4 are in both.
+        assert len(np.intersect1d(one, other)) < 30
     share = np.unpackbits(drawn.reshape(-1, 1).view(np.uint8), axis=1).mean(axis=0)
     assert np.abs(share - 0.5).max() < 5 * 0.5 / np.sqrt(drawn.size)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 2**32 - 1, 2**32 + 5])
+def test_the_lowest_bits_of_any_seed_count(seed):
+    assert (bits(noise.key(seed), (8,)) == bits(noise.key(seed % 2**32), (8,))).all()
+
+
+def test_many_keys_at_once_draw_what_each_draws_alone():
+    keys = jax.random.split(noise.key(1), 4)
+    together = jax.vmap(lambda key: jax.random.bits(key, (16,), jnp.uint32))(keys)
+    np.testing.assert_array_equal(together, np.stack([bits(key, (16,)) for key in keys]))
+
+
+def test_words_of_64_bits_and_the_same_of_32_as_without():
+    with jax.enable_x64(True):
+        wide, narrow = bits(noise.key(2), (SIDE,), jnp.uint64), bits(noise.key(2), (SIDE,))
+    assert wide.dtype == np.uint64
+    assert len(np.unique(wide)) == SIDE
+    assert abs(np.unpackbits(wide.view(np.uint8)).mean() - 0.5) < 5 * 0.5 / np.sqrt(64 * SIDE)
+    np.testing.assert_array_equal(narrow, bits(noise.key(2), (SIDE,)))
 
 
 def test_the_bits_do_not_depend_on_how_the_devices_divide_them():

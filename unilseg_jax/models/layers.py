@@ -23,7 +23,8 @@ small_normal = nn.initializers.truncated_normal(0.02)
 def layer_norm(name: str, dtype: DTypeLike) -> nn.LayerNorm:
     """Returns a layer norm in float32 of arrays of `dtype`.
 
-    The fast variance, of one pass over the array, loses digits that float32 has and shorter types have not.
+    The fast variance, of one pass over the array, loses digits that float32 has and, but where the mean is a hundred
+    times the spread, shorter types have not.
     """
     fast = jnp.dtype(dtype) != jnp.float32
     return nn.LayerNorm(epsilon=NORM_EPS, dtype=jnp.float32, use_fast_variance=fast, name=name)
@@ -276,7 +277,7 @@ class AddAndNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "*b n d"], branch: Float[Array, "*b n d"], *, train: bool = False
     ) -> Float[Array, "*b n d"]:
-        """Adds the branch, then normalises in float32."""
+        """Adds the branch, in the type of `x`, then normalises in float32."""
         branch = nn.Dropout(self.dropout, deterministic=not train)(branch)
         return layer_norm("norm", self.dtype)(x + branch.astype(x.dtype)).astype(self.dtype)
 

@@ -45,7 +45,7 @@ class MultiModalBlock(nn.Module):
         lead = x.shape[:2]
         size = shapes.shrunk_size((height, width), self.level)
         position = jnp.asarray(sine_positions_2d(height, width, channels), self.dtype)[None, None]
-        word_position = sine_positions_1d(words.shape[2], channels).astype(self.dtype)[None, None]
+        word_position = jnp.asarray(sine_positions_1d(words.shape[2], channels), self.dtype)[None, None]
         cells = x.reshape(*lead, height * width, channels)
 
         def shrunk(tokens):

@@ -1,8 +1,8 @@
 """Keys of dropout whose random bits are a short hash of an element's place, not JAX's Threefry.
 
-Threefry takes some ninety instructions for each element, which is a sixth of a step on a GPU, and a tenth of what XLA
-compiles. A hash takes twenty, XLA joins it to what reads the mask, and the bits depend on the key and the place alone,
-so that they are the same however a batch is divided. For dropout, where nobody guards a secret and no period counts.
+Threefry takes some ninety instructions for each element, a hash twenty, so that XLA joins it to what reads the mask and
+has less to compile. The bits depend on the key and the place alone: they are the same however a batch is divided. For
+dropout, where nobody guards a secret and no period counts.
 """
 
 import math
@@ -25,19 +25,23 @@ def _mix(x: UInt32[Array, "*b"]) -> UInt32[Array, "*b"]:
 
 
 def _hash(key: UInt32[Array, " 2"], words: UInt32[Array, "*b"]) -> UInt32[Array, "*b"]:
+    """Returns a word for each word: a permutation of all words that the key chooses."""
     return _mix(_mix(words ^ key[0]) ^ key[1])
 
 
 def _fold_in(key: UInt32[Array, " 2"], words: UInt32[Array, "*b"]) -> UInt32[Array, "*b 2"]:
+    """Returns a key for each word."""
     halves = [_hash(key ^ jnp.array(lane, jnp.uint32), words) for lane in _LANES]
     return jnp.stack(halves, axis=-1)
 
 
 def _seed(seed: Array) -> UInt32[Array, " 2"]:
+    """Returns the key of a seed."""
     return _fold_in(jnp.zeros(2, jnp.uint32), seed.astype(jnp.uint32))
 
 
 def _split(key: UInt32[Array, " 2"], shape: tuple[int, ...]) -> UInt32[Array, "*b 2"]:
+    """Returns `shape` keys; they are those that `fold_in` with 0 and then with their number gives."""
     return _fold_in(_fold_in(key, jnp.uint32(0)), jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(shape))
 
 
@@ -50,19 +54,19 @@ def _places(shape: tuple[int, ...]) -> UInt32[Array, "*b"]:
 
 
 def _random_bits(key: UInt32[Array, " 2"], bit_width: int, shape: tuple[int, ...]) -> Array:
+    """Returns unsigned integers of 8, 16, 32 or 64 bits."""
     if bit_width == 64:
         high, low = (_random_bits(half, 32, shape).astype(jnp.uint64) for half in _split(key, (2,)))
         return (high << 32) | low
-    # An array of a pod can have more elements than there are words: its first axes, of which no more than the last ones
-    # have a common word, make a key of their own.
+    # An array of a pod can have more elements than there are words: its last axes, as many as words suffice for, are
+    # then drawn with a key for each place in the first ones.
     first = next(axis for axis in range(len(shape) + 1) if math.prod(shape[axis:]) < _WORDS)
+    places = _places((*[1] * first, *shape[first:]))
     if first:
-        rows = _places((*shape[:first], *[1] * (len(shape) - first)))
-        words = _hash(
-            key, _hash(key ^ jnp.array(_LANES[0], jnp.uint32), rows) ^ _places((*[1] * first, *shape[first:]))
-        )
+        keys = _fold_in(key, _places((*shape[:first], *[1] * (len(shape) - first))))
+        words = _mix(_mix(places ^ keys[..., 0]) ^ keys[..., 1])
     else:
-        words = _hash(key, _places(shape))
+        words = _hash(key, places)
     return words.astype({8: jnp.uint8, 16: jnp.uint16, 32: jnp.uint32}[bit_width])
 
 
@@ -75,6 +79,6 @@ def key(seed: int) -> jax.Array:
     """Returns the key of a seed, for everything of `jax.random` and for Flax's `rngs`.
 
     Args:
-        seed: its lowest 32 bits count.
+        seed: a signed integer of 64 bits, of which the lowest 32 count.
     """
     return jax.random.key(seed, impl=_IMPLEMENTATION)
