@@ -117,6 +117,12 @@ def test_the_head_names_what_was_judged(write):
     assert not page.all("p", "warning")
 
 
+def test_the_head_says_which_sentences_are_how_many(write):
+    every, first = number(phrases=21, sentences="all"), number(phrases=8, sentences="first")
+    page = write(results(every, every, first, first), {})
+    assert "21 (all sentences), 8 (first sentences)" in [element["text"] for element in page.all("dd")]
+
+
 def test_the_table_has_a_row_for_each_number(write):
     page = write(results(number(), number(protocol="released", resize="letterbox", threshold=0.35)), {})
     assert [e["text"] for e in page.all("th") if e["scope"] == "col"] == ["protocol", "oIoU", "mIoU", "P@0.5", "count"]

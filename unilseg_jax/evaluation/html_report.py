@@ -126,12 +126,16 @@ def _facts(results: dict) -> list[tuple[str, str]]:
     def seen(field: str) -> str:
         return ", ".join(dict.fromkeys(_plain(passport.get(field)) for passport in passports)) or NONE
 
+    phrases = seen("phrases")
+    if len({passport.get("phrases") for passport in passports}) > 1:
+        named = (f"{_plain(one.get('phrases'))} ({_plain(one.get('sentences'))} sentences)" for one in passports)
+        phrases = ", ".join(dict.fromkeys(named))
     return [
         ("benchmark", f"{results['benchmark']}, split {results['split']}"),
         ("checkpoint", _text(results.get("checkpoint"))),
         ("weights (SHA-256)", seen("weights_sha256")),
         ("pictures", seen("images")),
-        ("phrases", seen("phrases")),
+        ("phrases", phrases),
         ("input size", seen("input_size")),
     ]
 
