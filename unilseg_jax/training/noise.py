@@ -24,9 +24,9 @@ def _mix(x: UInt32[Array, "*b"]) -> UInt32[Array, "*b"]:
     return x ^ (x >> 16)
 
 
-def _hash(key: UInt32[Array, " 2"], words: UInt32[Array, "*b"]) -> UInt32[Array, "*b"]:
+def _hash(key: UInt32[Array, "*k 2"], words: UInt32[Array, "*b"]) -> UInt32[Array, "*c"]:
     """Returns a word for each word: a permutation of all words that the key chooses."""
-    return _mix(_mix(words ^ key[0]) ^ key[1])
+    return _mix(_mix(words ^ key[..., 0]) ^ key[..., 1])
 
 
 def _fold_in(key: UInt32[Array, " 2"], words: UInt32[Array, "*b"]) -> UInt32[Array, "*b 2"]:
@@ -63,10 +63,8 @@ def _random_bits(key: UInt32[Array, " 2"], bit_width: int, shape: tuple[int, ...
     first = next(axis for axis in range(len(shape) + 1) if math.prod(shape[axis:]) < _WORDS)
     places = _places((*[1] * first, *shape[first:]))
     if first:
-        keys = _fold_in(key, _places((*shape[:first], *[1] * (len(shape) - first))))
-        words = _mix(_mix(places ^ keys[..., 0]) ^ keys[..., 1])
-    else:
-        words = _hash(key, places)
+        key = _fold_in(key, _places((*shape[:first], *[1] * (len(shape) - first))))
+    words = _hash(key, places)
     return words.astype({8: jnp.uint8, 16: jnp.uint16, 32: jnp.uint32}[bit_width])
 
 
