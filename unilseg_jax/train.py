@@ -214,6 +214,7 @@ def _train(config, workdir: str, stop) -> dict:
     )
     stop.leave_before(first_step)  # compiling takes long
     if first_step < config.steps:
+        say("compiling the step", flush=True)
         batch = sharding.put_batch(next(batches), mesh)
         flops, train_step = compilation.compile_step(train_step, state, batch, config)
         distributed.wait_for_all("the first step", timeout)

@@ -14,16 +14,16 @@ from unilseg_jax.input_pipeline.triplet import Triplet
 KINDS = ("attribute", "category", "nothing", "part", "relation", "salient")
 
 
-def example(phrase="the red circle", *, size=(192, 192)) -> Example:
-    """Returns a black picture: the truth is its left half, the prediction its upper half."""
+def example(phrase="the red circle", *, size=(192, 192), image_id="a", colour=(0, 0, 0)) -> Example:
+    """Returns a picture of one colour: the truth is its left half, the prediction its upper half."""
     height, width = size
     mask = np.zeros((1, height, width), np.uint8)
     mask[0, :, : width // 2] = 1
     prediction = np.zeros((height, width), bool)
     prediction[: height // 2] = True
     triplet = Triplet(
-        image_id="a",
-        image=np.zeros((height, width, 3), np.uint8),
+        image_id=image_id,
+        image=np.full((height, width, 3), colour, np.uint8),
         masks=mask,
         phrases=(phrase,),
         mask_index=(0,),
@@ -32,29 +32,50 @@ def example(phrase="the red circle", *, size=(192, 192)) -> Example:
     return Example(triplet=triplet, phrase=0, prediction=prediction, iou=1 / 3)
 
 
-@pytest.mark.parametrize(("count", "columns", "grid"), [(1, 6, (6, 1)), (6, 6, (6, 1)), (7, 3, (3, 3))])
-def test_the_sheet_has_a_tile_for_each_example(tmp_path, count, columns, grid):
+def tile_of(sheet, row, column):
+    """Returns the picture of a tile, as integers."""
+    top, left = report.KEY + row * (report.TILE + 44) + 4, column * (report.TILE + 8) + 4
+    return np.asarray(sheet)[top : top + report.TILE, left : left + report.TILE].astype(int)
+
+
+@pytest.mark.parametrize(
+    ("counts", "columns", "rows"), [([1], 6, 1), ([5], 6, 1), ([6], 6, 2), ([7], 3, 4), ([2, 1, 3], 3, 4)]
+)
+def test_each_picture_of_a_sheet_begins_a_row(tmp_path, counts, columns, rows):
     path = tmp_path / "pictures" / "held_out.png"
-    report.draw_examples(path, [example()] * count, columns)
+    examples = [example(image_id=f"{number}") for number, count in enumerate(counts) for _ in range(count)]
+    report.draw_examples(path, examples, columns)
     assert [entry.name for entry in path.parent.iterdir()] == ["held_out.png"]
     with Image.open(path) as sheet:
         sheet.load()
         assert (sheet.format, sheet.mode) == ("PNG", "RGB")
-        assert sheet.size == (grid[0] * (report.TILE + 8), grid[1] * (report.TILE + 44))
+        assert sheet.size == (columns * (report.TILE + 8), report.KEY + rows * (report.TILE + 44))
 
 
-def test_hits_misses_and_surplus_have_their_colours(tmp_path):
+def test_a_picture_stands_before_its_phrases_and_in_its_own_colours(tmp_path):
+    path, red, blue = tmp_path / "sheet.png", (250, 10, 20), (10, 20, 250)
+    examples = [example(colour=red), example(colour=red), example(colour=red), example(colour=blue, image_id="b")]
+    report.draw_examples(path, examples, columns=3)
+    sheet = Image.open(path)
+    assert (tile_of(sheet, 0, 0) == red).all()
+    assert (tile_of(sheet, 1, 0) == 255).all(), "the third phrase stands in a row without the picture"
+    assert (tile_of(sheet, 2, 0) == blue).all()
+    assert (tile_of(sheet, 1, 1) != 255).any()
+    assert (tile_of(sheet, 1, 2) == 255).all()
+
+
+def test_hits_misses_and_surplus_have_their_colours_on_grey(tmp_path):
     path = tmp_path / "sheet.png"
-    report.draw_examples(path, [example()], columns=1)
-    tile = np.asarray(Image.open(path))[4 : 4 + report.TILE, 4 : 4 + report.TILE].astype(int)
-    quarter, three = report.TILE // 4, 3 * report.TILE // 4
+    report.draw_examples(path, [example(colour=(200, 0, 0))], columns=2)
+    tile = tile_of(Image.open(path), 0, 1)
+    quarter, three, grey = report.TILE // 4, 3 * report.TILE // 4, 0.299 * 200
     for (y, x), colour in {
         (quarter, quarter): pictures.HIT,
         (three, quarter): pictures.MISSED,
         (quarter, three): pictures.SURPLUS,
-        (three, three): (0, 0, 0),
+        (three, three): (grey, grey, grey),
     }.items():
-        assert np.abs(tile[y, x] - 0.55 * np.array(colour)).max() <= 2
+        assert np.abs(tile[y, x] - 0.55 * np.array(colour) - 0.45 * grey).max() <= 2
 
 
 @pytest.mark.parametrize("size", [(30, 400), (400, 30), (1, 1000), (29, 37)])
@@ -63,7 +84,7 @@ def test_pictures_of_any_shape_and_long_phrases_fit_their_tile(tmp_path, size):
     path = tmp_path / "sheet.png"
     report.draw_examples(path, [example(phrase, size=size) for phrase in phrases], columns=2)
     with Image.open(path) as sheet:
-        assert sheet.size == (2 * (report.TILE + 8), 2 * (report.TILE + 44))
+        assert sheet.size == (2 * (report.TILE + 8), report.KEY + 4 * (report.TILE + 44))
 
 
 def row(value):

@@ -64,7 +64,21 @@ def test_progress_in_plain_lines(capsys):
         assert progress.update(20, 1.25) > 0
     out = capsys.readouterr().out
     assert out.startswith("step 20/100  loss 1.2500  ")
-    assert out.rstrip().endswith("s left")
+    assert out.rstrip().endswith("s of training left")
+
+
+def test_the_time_left_goes_by_all_steps_not_by_the_latest(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr("unilseg_jax.training.writer.time.perf_counter", lambda: now[0])
+    progress = ProgressLine(10, 100, batch_size=4, seconds=1000.0)
+    now[0] += 10
+    progress.update(20, 1.0)
+    now[0] += 50
+    progress.update(40, 1.0)
+    assert [line.split("  ")[-1] for line in capsys.readouterr().out.splitlines()] == [
+        "80 s of training left",
+        "120 s of training left",
+    ]
 
 
 def test_speed_is_of_the_images_since_the_last_call_without_pauses(monkeypatch):

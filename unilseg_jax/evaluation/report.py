@@ -1,17 +1,21 @@
 """Results for people: a table on the terminal, pictures of predictions."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 
 from unilseg_jax.evaluation.evaluator import Example
-from unilseg_jax.evaluation.pictures import errors, paint
+from unilseg_jax.evaluation.pictures import HIT, MISSED, SURPLUS, errors, paint, shrink
 
 TILE = 192  # px, side of a drawn picture
+KEY = 24  # px, height of the line that says what the colours mean
 
 
 def without_nan(value):
@@ -55,48 +59,73 @@ def _number(value: float) -> str:
     return f"{value:.4f}" if math.isfinite(value) else "-"
 
 
-def _tile(example: Example, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> Image.Image:
-    """Draws one example: hits, misses and surplus over the picture, phrase and IoU below."""
+def draw_examples(path: Path, examples: Sequence[Example], columns: int = 6) -> None:
+    """Writes a sheet of judged phrases: pictures in the first column, their phrases in the others, on grey.
+
+    Green is right, blue was missed, red is surplus.
+
+    Args:
+        path: PNG to write.
+        examples: in the order to be drawn, those of a picture together.
+        columns: tiles per row, at least 2; a picture with more phrases takes further rows.
+    """
+    font = ImageFont.load_default(size=11)
+    rows: list[list[Image.Image | None]] = []
+    for image_id, group in itertools.groupby(examples, key=lambda example: example.triplet.image_id):
+        judged = list(group)
+        first = _tile(shrink(judged[0].triplet.image, TILE, enlarge=True), image_id, "", font)
+        tiles = [_judged_tile(example, font) for example in judged]
+        for start in range(0, len(tiles), columns - 1):
+            rows.append([None if start else first, *tiles[start : start + columns - 1]])
+    width, height = TILE + 8, TILE + 44
+    sheet = Image.new("RGB", (columns * width, KEY + len(rows) * height), "white")
+    _draw_key(sheet, font)
+    for row, tiles in enumerate(rows):
+        for column, tile in enumerate(tiles):
+            if tile is not None:
+                sheet.paste(tile, (column * width, KEY + row * height))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.png")
+    sheet.save(partial)
+    partial.replace(path)
+
+
+def _draw_key(sheet: Image.Image, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> None:
+    """Writes at the top of a sheet what its colours mean."""
+    draw, left = ImageDraw.Draw(sheet), 4
+    for colour, meaning in ((HIT, "right"), (MISSED, "missed"), (SURPLUS, "surplus")):
+        draw.rectangle((left, 6, left + 12, 18), colour)
+        draw.text((left + 18, 6), meaning, fill="black", font=font)
+        left += 80
+
+
+def _judged_tile(example: Example, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> Image.Image:
+    """Draws one example: hits, misses and surplus over the grey picture, phrase and IoU below."""
     triplet = example.triplet
     target = triplet.mask(example.phrase) > 0
-    picture = paint(triplet.image, errors(example.prediction, target), TILE, enlarge=True)
+    if target.any():
+        verdict = f"IoU {example.iou:.2f}"
+    else:
+        verdict = "nothing is there" if example.prediction.any() else "nothing, right"
+    picture = paint(triplet.image, errors(example.prediction, target), TILE, enlarge=True, grey=True)
+    return _tile(picture, triplet.phrases[example.phrase], verdict, font)
+
+
+def _tile(
+    picture: UInt8[np.ndarray, "h w 3"], text: str, note: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont
+) -> Image.Image:
+    """Puts two lines of text and a note below a picture of at most `TILE` pixels a side."""
     image = Image.fromarray(picture)
     tile = Image.new("RGB", (TILE + 8, TILE + 44), "white")
     tile.paste(image, (4 + (TILE - image.width) // 2, 4 + (TILE - image.height) // 2))
     draw = ImageDraw.Draw(tile)
-    words, lines = triplet.phrases[example.phrase].split(), [""]
-    for word in words:
+    lines = [""]
+    for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
         if draw.textlength(longer, font=font) > TILE and lines[-1]:
             lines.append(word)
         else:
             lines[-1] = longer
     draw.text((4, TILE + 6), "\n".join(lines[:2]), fill="black", font=font, spacing=1)
-    verdict = (
-        f"IoU {example.iou:.2f}"
-        if target.any()
-        else ("nothing, right" if not example.prediction.any() else "nothing is there")
-    )
-    draw.text((4, TILE + 31), verdict, fill=(90, 90, 90), font=font)
+    draw.text((4, TILE + 31), note, fill=(90, 90, 90), font=font)
     return tile
-
-
-def draw_examples(path: Path, examples: Sequence[Example], columns: int = 6) -> None:
-    """Writes a sheet of judged phrases: green is right, blue was missed, red is surplus.
-
-    Args:
-        path: PNG to write.
-        examples: in the order to be drawn.
-        columns: tiles per row.
-    """
-    font = ImageFont.load_default(size=11)
-    tiles = [_tile(example, font) for example in examples]
-    rows = -(-len(tiles) // columns)
-    width, height = tiles[0].size
-    sheet = Image.new("RGB", (columns * width, rows * height), "white")
-    for index, tile in enumerate(tiles):
-        sheet.paste(tile, (index % columns * width, index // columns * height))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.png")
-    sheet.save(partial)
-    partial.replace(path)

@@ -101,6 +101,7 @@ class ProgressLine:
         self, first_step: int, total_steps: int, batch_size: int, seconds: float = 0.0, *, silent: bool = False
     ):
         self.seconds, self._silent = seconds, silent
+        self._seconds_before, self._first = seconds, first_step
         self._batch_size, self._total = batch_size, total_steps
         self._last = (time.perf_counter(), first_step)
         self._paused_at = 0.0
@@ -133,8 +134,10 @@ class ProgressLine:
         found = f"loss {loss:.4f}  {speed:.1f} images/s"
         self._bar.update(self._task, completed=step, found=found)
         if not self._silent and not self._console.is_terminal:
-            left = (self._total - step) * self._batch_size / max(speed, 1e-9)
-            print(f"step {step}/{self._total}  {found}  {left:.0f} s left", flush=True)
+            # By the mean of all steps: the latest ones alone let it jump.
+            per_step = (self.seconds - self._seconds_before) / max(step - self._first, 1)
+            left = (self._total - step) * per_step
+            print(f"step {step}/{self._total}  {found}  {left:.0f} s of training left", flush=True)
         return speed
 
     def pause(self) -> None:
