@@ -19,6 +19,7 @@ from unilseg_jax.models.layers import (
     WordAttention,
     attend_to_words,
     layer_norm,
+    relu,
 )
 
 DROPOUT = {"dropout": jax.random.key(5)}
@@ -135,6 +136,27 @@ def test_feed_forward_by_numpy():
     params = variables["params"]
     wanted = numpy_linear(params["linear2"], np.maximum(numpy_linear(params["linear1"], x), 0))
     np.testing.assert_allclose(FeedForward(12).apply(variables, x), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_gradient_of_relu_and_dropout_is_that_of_the_two_one_after_the_other(dtype, dropout):
+    x, key = random_array((40, 30)).at[0].set(0).astype(dtype), jax.random.key(7)
+    step = float(jnp.finfo(dtype).eps)  # compilers round a division either way
+
+    def plain(x):
+        keep = jax.random.bernoulli(key, 1 - dropout, x.shape)
+        return jnp.where(keep, jax.nn.relu(x) / (1 - dropout), 0)
+
+    wanted, plain_gradient = jax.vjp(plain, x)
+    found, gradient = jax.vjp(lambda x: relu(x, key, dropout), x)
+    np.testing.assert_allclose(found, wanted, rtol=step)
+    assert 0.2 < np.mean(np.asarray(found) > 0) < 0.6
+    cotangent = random_array(x.shape, 1).astype(dtype)
+    np.testing.assert_allclose(gradient(cotangent)[0], plain_gradient(cotangent)[0], rtol=step)
+    kept = [leaf for leaf in jax.tree.leaves(gradient) if leaf.shape == x.shape]
+    assert len(kept) == 1, "more than the result is kept for the backward pass"
+    np.testing.assert_array_equal(kept[0], found)
 
 
 def test_the_norm_follows_the_sum():

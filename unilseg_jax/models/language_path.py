@@ -18,6 +18,7 @@ from unilseg_jax.models.layers import (
     MultiHeadAttention,
     apply_block,
     layer_norm,
+    relu,
     xavier,
 )
 from unilseg_jax.ops.positions import sine_positions_2d
@@ -86,9 +87,8 @@ class LanguagePath(nn.Module):
         memory = memory.reshape(*memory.shape[:2], height * width, sizes.query_width)
         position = jnp.asarray(sine_positions_2d(height, width, sizes.query_width), dtype)[None, None]
         query = nn.Dense(sizes.query_width, use_bias=False, dtype=dtype, kernel_init=xavier, name="text_proj")(sentence)
-        query = nn.relu(BatchNorm(self.norm_groups, name="text_proj_norm")(query, train=train)).astype(dtype)[
-            :, :, None
-        ]
+        query = BatchNorm(self.norm_groups, name="text_proj_norm")(query, train=train).astype(dtype)
+        query = relu(query)[:, :, None]
         content, final_norm, queries = jnp.zeros_like(query), layer_norm("norm", dtype), []
         for index in range(sizes.query_layers):
             layer = QueryLayer(sizes.ffn_width, sizes.dropout, dtype, name=f"layers_{index}")

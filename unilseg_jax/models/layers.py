@@ -4,6 +4,7 @@ Parameters are float32; `dtype` is what matrix products and convolutions compute
 always float32. Arrays carry any leading axes; images and prompts are usually `b p`.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -42,6 +43,35 @@ def apply_block(block: nn.Module, *arrays: Any, recompute: bool, **options: Any)
     if not recompute:
         return block(*arrays, **options)
     return nn.remat(lambda block, *arrays: block(*arrays, **options))(block, *arrays)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def relu(x: Float[Array, "*b"], key: Array | None = None, dropout: float = 0.0) -> Float[Array, "*b"]:
+    """ReLU, and dropout of what it lets through.
+
+    Its gradient is told by the result, which the layer behind keeps anyway: neither the input nor a mask is kept.
+
+    Args:
+        x: any array.
+        key: of the dropout; not used without.
+        dropout: the rate.
+    """
+    passed = x > 0
+    if dropout:
+        passed &= jax.random.bernoulli(key, 1.0 - dropout, x.shape)
+    return jnp.where(passed, x / (1.0 - dropout), 0)
+
+
+def _relu_forward(x: Array, key: Array | None, dropout: float) -> tuple[Array, Array]:
+    y = relu(x, key, dropout)
+    return y, y
+
+
+def _relu_backward(dropout: float, y: Array, gradient: Array) -> tuple[Array, None]:
+    return jnp.where(y > 0, gradient / (1.0 - dropout), 0), None
+
+
+relu.defvjp(_relu_forward, _relu_backward)
 
 
 class BatchNorm(nn.Module):
@@ -108,7 +138,7 @@ class ConvNormRelu(nn.Module):
             flat = jax.lax.conv_general_dilated(
                 flat.astype(self.dtype), kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
             )
-        flat = nn.relu(BatchNorm(self.norm_groups, name="norm")(flat, train=train)).astype(self.dtype)
+        flat = relu(BatchNorm(self.norm_groups, name="norm")(flat, train=train).astype(self.dtype))
         return flat.reshape(*x.shape[:-1], self.features)
 
 
@@ -262,8 +292,8 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*b n d"], *, train: bool = False) -> Float[Array, "*b n d"]:
         """Returns tokens of the same width."""
-        y = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, kernel_init=xavier, name="linear1")(x))
-        y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        y = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=xavier, name="linear1")(x)
+        y = relu(y, self.make_rng("dropout"), self.dropout) if train and self.dropout else relu(y)
         return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=xavier, name="linear2")(y)
 
 
