@@ -12,7 +12,8 @@ of compiling are longer then) and measured one after the other; each holds some 
 Where time on a chip is short, `--save DIR` compiles on another machine and measures nothing, and `--load DIR`, with the
 same arguments, versions of JAX and code, measures what lies there. `--target FILE` describes the GPU that is not here,
 as XLA does (a `GpuTargetConfigProto` in text); it needs JAX's CUDA packages, and JAX_PLATFORMS=cpu where no GPU is.
-Kernels are then chosen without timing them. A row that is loaded was "compiled" in the time that loading took.
+Kernels are then chosen without timing them; the memory is what XLA plans. A row that is loaded was "compiled" in the
+time that loading took.
 
 Utilisation is the model's FLOPs (forward and backward by XLA's count, without what remat computes again) by the time
 and by the chip's peak for the row's type. On a CPU: --size least --input-size 64 --batch-sizes 2 --steps 5
@@ -128,7 +129,7 @@ def save(job: dict, compiled) -> None:
 
 
 def measure(job: dict) -> dict:
-    """Returns the numbers of a row; of one that is saved, how long compiling took."""
+    """Returns the numbers of a row; of one that is saved, seconds of compiling and memory."""
     import jax
 
     from unilseg_jax.training import planning
@@ -145,7 +146,7 @@ def measure(job: dict) -> dict:
     if job["save"]:
         save(job, compiled)
         print(COMPILED, flush=True)
-        return {"compiling": compiling}
+        return {"compiling": compiling, "memory": _planned_memory(compiled)}
     plain = planning.program(config, planning.one_device(), remat="none")
     flops = plain.step.lower(plain.state, planning.batch_of(config, 1)).cost_analysis()["flops"]
     state, batch = random_state(program.state), random_batch(config, shapes)
@@ -164,14 +165,19 @@ def measure(job: dict) -> dict:
     seconds = statistics.median(seconds[1:])
     memory = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     if memory is None:
-        analysis = compiled.memory_analysis()
-        memory = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
+        memory = _planned_memory(compiled)
     if job["profile"]:
         with jax.profiler.trace(file_of(job, job["profile"]).removesuffix(".bin")):
             for _ in range(3):
                 state, terms = compiled(state, batch)
             jax.block_until_ready(terms)
     return {"seconds": seconds, "compiling": compiling, "flops": flops, "memory": memory}
+
+
+def _planned_memory(compiled) -> int:
+    """Returns the bytes that a compiled step takes by XLA's own analysis."""
+    analysis = compiled.memory_analysis()
+    return analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
 
 
 class Row:
@@ -257,7 +263,7 @@ def print_row(job: dict, row: dict, chip) -> None:
         print(f"{head} {row['failed']} | | | | | | |", flush=True)
         return
     if job["save"]:
-        print(f"{head} saved | | | | | | {row['compiling']:.0f} |", flush=True)
+        print(f"{head} saved | | | | | {row['memory'] / 2**30:.2f} | {row['compiling']:.0f} |", flush=True)
         return
     speed = batch_size / row["seconds"]
     flops = speed * row["flops"]
