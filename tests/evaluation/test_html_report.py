@@ -169,6 +169,14 @@ def test_what_spoils_the_numbers_is_said_once(write, changes, said):
         assert re.match(pattern, text)
 
 
+@pytest.mark.parametrize("undefined", [math.nan, None])
+def test_a_report_without_any_score_says_so(write, undefined):
+    bare = number() | {"metrics": {"oiou": undefined, "count": 0}, "intervals": {}}
+    (said,) = [e["text"] for e in write(results(bare), {}).all("p", "warning")]
+    assert said.startswith("Not scored:")
+    assert not write(results(bare, number()), {}).all("p", "warning")
+
+
 def test_bars_are_sorted_and_named(write):
     groups = {"wall": {"iou": 0.25, "count": 3}, "sky": {"iou": 0.75}, "floor": {"iou": None}, "sea": {"iou": 1.2}}
     page = write(results(number(groups)), {})

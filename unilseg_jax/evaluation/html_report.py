@@ -143,6 +143,10 @@ def _facts(results: dict) -> list[tuple[str, str]]:
 def _warnings(numbers: Sequence[dict]) -> list[dict[str, str]]:
     """Returns what a reader must know before the numbers, each thing once."""
     found: dict[tuple[str, str], None] = {}
+    values = [value for number in numbers for value in number["metrics"].values()]
+    if not any(isinstance(value, float) and math.isfinite(value) for value in values):  # counts are there always
+        said = "of nothing that was asked is the truth known here; the benchmark's server counts a submission."
+        found["Not scored", said] = None
     for number in numbers:
         passport = number["passport"]
         leakage = passport.get("leakage") or {}
