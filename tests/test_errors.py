@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unilseg_jax.errors import ExternalError, StoppedBySignal, UserError, checked_file, run_command
+from unilseg_jax.errors import ExternalError, StoppedBySignal, UserError, checked_file, denial, run_command
 
 LONG = "n" * 300
 """Longer than the name of any file may be."""
@@ -134,6 +134,30 @@ def test_arguments_are_handed_on_and_success_is_silent(capsys):
     run_command(seen.append)
     assert seen == [["--flag"], None]
     assert capsys.readouterr() == ("", "")
+
+
+def error_from(cause):
+    try:
+        raise RuntimeError("no such thing") from cause
+    except RuntimeError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "no"), "Permission denied; allow the access or name another path"),
+        (OSError(errno.EPERM, "no"), "Operation not permitted; allow the access or name another path"),
+        (RuntimeError("open() failed: Permission denied; opening a"), "Permission denied; allow the access or name"),
+        (error_from(PermissionError(errno.EACCES, "no")), "Permission denied; allow the access or name another path"),
+        (error_from(OSError(errno.EIO, "Input/output error")), None),
+        (ValueError("damaged"), None),
+    ],
+    ids=str,
+)
+def test_denied_access_is_told_apart_however_it_is_said(error, said):
+    found = denial(error)
+    assert found is None if said is None else found.startswith(said)
 
 
 def test_a_user_error_is_a_value_error():

@@ -12,6 +12,7 @@ PACKAGE = "unilseg_jax"
 LEVELS = {
     "version": 0,
     "errors": 0,
+    "locks": 0,
     "command_line": 0,
     "shapes": 0,
     "xla_flags": 0,
@@ -22,6 +23,7 @@ LEVELS = {
     "models": 1,
     "config": 2,
     "config_check": 2,
+    "config_flags": 2,
     "interop": 2,
     "input_pipeline": 2,
     "training": 3,

@@ -68,9 +68,10 @@ def assert_same_end(workdir, whole):
         assert a.tobytes() == b.tobytes()
 
 
-def test_sigterm_saves_at_the_next_step_and_the_run_goes_on_as_if_nothing_had_been(whole, cache, tmp_path):
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_at_the_next_step_and_the_run_goes_on_as_if_nothing_had_been(whole, cache, tmp_path, asked):
     workdir = tmp_path / "run"
-    saved = assert_stopped(*stop_at(f"step {STOPPED_AT}/", signal.SIGTERM, flags(workdir), cache))
+    saved = assert_stopped(*stop_at(f"step {STOPPED_AT}/", asked, flags(workdir), cache))
     assert STOPPED_AT <= saved <= STOPPED_AT + 1
     assert (workdir / "checkpoints" / str(saved)).is_dir()
     assert not (workdir / "summary.json").exists()

@@ -4,8 +4,11 @@ import errno
 import os
 import stat
 import sys
+import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 
 class UserError(ValueError):
@@ -28,6 +31,7 @@ EXIT_CODES = {
 }
 """How a command ends by the error that it ended with; all others are ours, with a traceback."""
 
+_DENIED = (errno.EACCES, errno.EPERM)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ADVICE = {
     errno.ENAMETOOLONG: "use a shorter one",
@@ -55,6 +59,20 @@ def reason_of(error: OSError) -> str:
     return f"{said}; {_ADVICE.get(error.errno or 0, 'check the path')}"
 
 
+def denial(error: BaseException) -> str | None:
+    """Returns `reason_of` where an error comes from a denied access, else None.
+
+    Such a file is not damaged. Libraries raise errors of their own for it, which may only quote the system.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        for number in _DENIED:
+            if (isinstance(link, OSError) and link.errno == number) or os.strerror(number) in str(link):
+                return reason_of(OSError(number, os.strerror(number)))
+        link = link.__cause__ or link.__context__
+    return None
+
+
 def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
     """Runs a command's `main`; an error of `EXIT_CODES`, or a full disk, becomes one line on stderr and its code.
 
@@ -67,20 +85,60 @@ def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str
     """
     try:
         main(argv)
-    except tuple(EXIT_CODES) as error:
-        code = next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
-        print(f"stopped: {error}" if isinstance(error, StoppedBySignal) else f"error: {error}", file=sys.stderr)
-        raise SystemExit(code) from None
-    except OSError as error:
-        if not can_be_mended(error):
+    except SystemExit:
+        raise
+    except BaseException as error:
+        code = _report(error)
+        # All processes of a run end by these, at one step.
+        together = isinstance(error, StoppedBySignal | FloatingPointError)
+        if _goes_after is not None and not together:
+            if code is None:
+                traceback.print_exc()
+            _leave_the_others(1 if code is None else code, _goes_after)
+        if code is None:
             raise
+        raise SystemExit(code) from None
+
+
+def _report(error: BaseException) -> int | None:
+    """Writes the line of an error that can be mended and returns its code; None for an error of ours."""
+    if isinstance(error, tuple(EXIT_CODES)):
+        print(f"stopped: {error}" if isinstance(error, StoppedBySignal) else f"error: {error}", file=sys.stderr)
+        return next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
+    if isinstance(error, OSError) and can_be_mended(error):
         place = f"{os.fspath(error.filename)!r}: " if _names_file(error) else ""
         print(f"error: {place}{reason_of(error)}", file=sys.stderr)
-        code = EXIT_CODES[ExternalError if error.errno in _DISK_FULL else UserError]
-        raise SystemExit(code) from None
-    except KeyboardInterrupt:
+        return EXIT_CODES[ExternalError if error.errno in _DISK_FULL else UserError]
+    if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+        return 130
+    return None
+
+
+_goes_after: float | None = None
+_LAST_WORDS = 5.0
+
+
+def one_of_several(*, is_first: bool) -> None:
+    """Tells `run_command` that this process is one of several, and ends by an error of its own without the others.
+
+    At its exit JAX would wait minutes for them, who may wait for this one, and then abort them all; their codes would
+    say nothing.
+
+    Args:
+        is_first: whether the others end with it, as they do with JAX's coordinator; it leaves them a moment for what
+            they may have to say themselves.
+    """
+    global _goes_after
+    _goes_after = _LAST_WORDS if is_first else 0.0
+
+
+def _leave_the_others(code: int, after: float) -> NoReturn:
+    """Ends the process with a code, after some seconds, and leaves out what would wait for other processes."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    time.sleep(after)
+    os._exit(code)
 
 
 def checked_file(path: str | os.PathLike, what: str) -> Path:

@@ -1,8 +1,18 @@
-"""`python -m unilseg_jax.train --config configs/X.py --workdir W [--config.key=value …]`: trains a model.
+"""Command: trains a model.
+
+Usage: python -m unilseg_jax.train --config FILE[:VARIANT] --workdir DIR [--config.KEY=VALUE …]
+
+  --config FILE[:VARIANT]  a file of configs/, and what it takes after a colon, such as debug (seconds, stand-in data)
+  --workdir DIR            where the run's files go
+  --config.KEY=VALUE       changes a key of the config, such as --config.steps=100; repeatable
+                           all keys: unilseg_jax/config.py
 
 The run's directory holds `config.json`, `model.json`, `checkpoints/`, `metrics.jsonl`, TensorBoard events,
 `pictures/`, `leakage.json` and, at the end, `summary.json`. Started again with the same directory, a run goes on
 from its last checkpoint as if it had not been interrupted.
+
+Exit codes: 0 done; 2 something given is wrong; 3 the loss is no finite number; 74 the disk or another process failed;
+75 stopped by a signal with all saved, the same command goes on; 130 interrupted; 1 a defect of the program.
 """
 
 import contextlib
@@ -14,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unilseg_jax.config import architecture_of, length_of, parse_flags
-from unilseg_jax.errors import StoppedBySignal, UserError, run_command
+from unilseg_jax.errors import ExternalError, StoppedBySignal, UserError, run_command
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,16 +52,17 @@ def train(config, workdir: str) -> dict:
     Raises:
         UserError: the config and its data do not fit, before anything is compiled.
         FloatingPointError: the loss is not finite; the last checkpoint stays.
-        StoppedBySignal: SIGTERM or SIGUSR1 came; everything is saved.
-        ExternalError: a checkpoint cannot be written, or another process of the run is missing.
+        StoppedBySignal: SIGTERM, SIGUSR1 or a first SIGINT came; everything is saved.
+        ExternalError: a checkpoint cannot be written, another process of the run is missing, or one of another run is
+            in the directory.
     """
     from unilseg_jax.training.signals import StopRequest
 
-    with StopRequest() as stop:
-        return _train(config, workdir, stop)
+    with StopRequest() as stop, contextlib.ExitStack() as holding:
+        return _train(config, workdir, stop, holding)
 
 
-def _train(config, workdir: str, stop) -> dict:
+def _train(config, workdir: str, stop, holding: contextlib.ExitStack) -> dict:
     import jax
     import jax.numpy as jnp
     from rich.console import Console
@@ -61,6 +72,7 @@ def _train(config, workdir: str, stop) -> dict:
     from unilseg_jax.input_pipeline import leakage_files, transforms
     from unilseg_jax.input_pipeline.loader import training_batches
     from unilseg_jax.input_pipeline.mixture import Mixture
+    from unilseg_jax.locks import held
     from unilseg_jax.models.unilseg import UniLSeg
     from unilseg_jax.training import compilation, distributed, optim, sharding, start, watch
     from unilseg_jax.training.benchmarks import Benchmarks
@@ -135,6 +147,10 @@ def _train(config, workdir: str, stop) -> dict:
     given, carried, notes = ({}, {}, []) if goes_on else start.first_weights(variables_shape, architecture, **init)
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        distributed.wait_for_all("the data and the first weights", timeout)  # which can take longer than Orbax waits
+        if speaks:
+            busy = ExternalError(f"another process trains in {workdir!r}; wait for it, or end it")
+            holding.enter_context(held(directory, busy))
         checkpointer = Checkpointer(directory, config.checkpoints_kept)
         best = BestCheckpoint(directory, config.best_metric) if config.best_metric else None
         if speaks:

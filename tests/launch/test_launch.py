@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -181,6 +182,18 @@ def test_the_pods_of_the_jobset_find_one_another(jobset):
     name, port = jobset["metadata"]["name"], container["ports"][0]["containerPort"]
     assert last["coordinator_address"] == f"{name}-{workers['name']}-0-0.{name}:{port}"
     assert all(argument.startswith(("--config=", "--config.", "--workdir=")) for argument in container["args"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("more", "code"), [([], 0), (["--config.optim.accumulate=1"], 2)])
+def test_the_jobset_fits_gpus_of_80_gb(jobset, more, code):
+    (workers,) = jobset["spec"]["replicatedJobs"]
+    job = workers["template"]["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    gpus = job["completions"] * container["resources"]["limits"]["nvidia.com/gpu"]
+    config = [argument for argument in container["args"] if not argument.startswith("--workdir")]
+    command = [sys.executable, "-m", "unilseg_jax.plan", *config, *more, f"--chips={gpus}xH100", "--estimate"]
+    assert subprocess.run(command, cwd=LAUNCH.parent, capture_output=True).returncode == code
 
 
 def test_the_image_gets_what_it_installs_and_runs():

@@ -65,6 +65,7 @@ def test_flags_count_more_than_the_cluster():
         ({}, {"coordinator": "a"}, "'a' must be host:port"),
         ({}, {"coordinator": "a:1"}, "process_id = -1 must be 0 to config.distributed.num_processes - 1"),
         ({}, {"coordinator": "a:1", "num_processes": 2, "process_id": 2}, "process_id = 2 must be 0 to"),
+        ({}, {"coordinator": "a:99999", "num_processes": 2, "process_id": 0}, "'a:99999': the port must be 1 to 65535"),
         ({}, {"num_processes": 2}, "need config.distributed.coordinator, which is host:port"),
         ({key: POD[key] for key in list(POD)[:2]}, {}, "no JAX_COORDINATOR_ADDRESS"),
     ],
@@ -140,10 +141,29 @@ os._exit(0)
 """
 
 
-def process(folder, coordinator, number, timeout, **variables):
-    arguments = [str(folder), coordinator, str(number), str(timeout)]
+ONE_FAILS = """
+import sys
+from pathlib import Path
+from unilseg_jax.errors import UserError, run_command
+from unilseg_jax.training import distributed
+
+folder, coordinator, me, fails = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+
+def main(argv):
+    distributed.connect(folder, coordinator=coordinator, num_processes=2, process_id=me, timeout=60)
+    print("joined", flush=True)
+    if me == fails:
+        raise {"UserError": UserError, "KeyError": KeyError}[sys.argv[5]]("a line of its own")
+    distributed.agreed(True)  # waits for the other
+
+run_command(main)
+"""
+
+
+def process(folder, coordinator, number, *more, program=PROGRAM, **variables):
+    arguments = [str(folder), coordinator, str(number), *map(str, more)]
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *arguments],
+        [sys.executable, "-c", program, *arguments],
         cwd=ROOT,
         env=environment() | variables,
         stdout=subprocess.PIPE,
@@ -186,6 +206,43 @@ def test_of_processes_that_jax_finds_those_that_came_are_named(tmp_path):
     hosts = ", ".join(sorted([socket.gethostname(), "node-b.example"]))
     assert f"error: waited 3 s for the start: not all processes came, only those of {hosts}; see" in err
     assert [path.name for path in waiting.iterdir()] == ["node-b.example.17"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fails", "error", "code", "said"),
+    [
+        (0, "UserError", 2, "error: a line of its own\n"),
+        (1, "UserError", 2, "error: a line of its own\n"),
+        (1, "KeyError", 1, "Traceback"),
+    ],
+)
+def test_an_error_of_one_process_ends_it_with_its_code_while_the_other_waits(tmp_path, fails, error, code, said):
+    coordinator = f"127.0.0.1:{free_port()}"
+    both = [process(tmp_path, coordinator, number, fails, error, program=ONE_FAILS) for number in range(2)]
+    try:
+        _, err = both[fails].communicate(timeout=90)  # JAX alone would wait for 300 s
+    finally:
+        for each in both:
+            each.kill()
+    assert both[fails].returncode == code, err
+    assert said in err
+
+
+@pytest.mark.slow
+def test_processes_that_do_not_see_the_same_folder_are_told(tmp_path):
+    coordinator = f"127.0.0.1:{free_port()}"
+    both = [process(tmp_path / str(number), coordinator, number, 15) for number in range(2)]
+    for number, each in enumerate(both):
+        _, err = each.communicate(timeout=90)
+        assert f"the processes do not see the same '{tmp_path / str(number)}'; name a folder" in err
+
+
+def test_a_port_that_somebody_else_has_is_told(tmp_path):
+    with socket.create_server(("", 0)) as taken:
+        coordinator = f"127.0.0.1:{taken.getsockname()[1]}"
+        _, err = process(tmp_path, coordinator, 0, 5).communicate(timeout=60)
+    assert f"'{coordinator}': the port cannot be used on this host: Address already in use; choose another" in err
 
 
 def test_where_jax_finds_no_cluster_nothing_is_left(tmp_path):

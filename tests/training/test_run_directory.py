@@ -1,6 +1,7 @@
 """What a run's directory may go on with."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -18,9 +19,24 @@ def directory(tmp_path):
 
 def test_what_does_not_change_the_run_may_change(directory):
     config = base_config()
-    config.steps, config.log_every, config.input.threads, config.input.workers = 7, 3, 5, 4
+    config.log_every, config.input.threads, config.input.workers = 3, 5, 4
     config.xla_flags, config.compilation_cache, config.remat = "overlap", "cache", "full"
     assert start.check_directory(directory, config) == []
+
+
+def test_another_length_moves_the_schedule_and_is_told(directory):
+    config = base_config()
+    config.steps = 7
+    (note,) = start.check_directory(directory, config)
+    assert note == (
+        "note: config.steps was 10000 and is 7: the learning rate's schedule is that of the new length from here on"
+    )
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/run", "s3://bucket/run"])
+def test_an_address_is_refused(address):
+    with pytest.raises(UserError, match="is an address; mount it, and name the folder where it is mounted"):
+        start.check_directory(Path(address), base_config())
 
 
 def test_other_micro_batches_change_no_samples_and_are_told(directory):
@@ -53,11 +69,20 @@ def test_another_run_is_refused(directory, key, value):
         start.check_directory(directory, config)
 
 
+def test_a_model_that_is_no_runs_is_not_trained_in(tmp_path):
+    (tmp_path / "model.json").touch()
+    with pytest.raises(UserError, match=r"holds a model and no run; start from it with --config\.init\.model="):
+        start.check_directory(tmp_path, base_config())
+    (tmp_path / "metrics.jsonl").touch()  # of a run whose config was damaged and is deleted
+    assert start.check_directory(tmp_path, base_config()) == []
+
+
 def test_a_file_and_a_damaged_config_are_refused(tmp_path):
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(UserError, match="is a file; name a directory"):
         start.check_directory(file, base_config())
-    (tmp_path / "config.json").write_text(json.dumps({"seed": 0})[:-3])
-    with pytest.raises(UserError, match=r"config\.json' is damaged: .*; delete it or name another workdir"):
-        start.check_directory(tmp_path, base_config())
+    for damaged in (json.dumps({"seed": 0})[:-3], "[]"):
+        (tmp_path / "config.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"config\.json' is damaged: .*; delete it or name another workdir"):
+            start.check_directory(tmp_path, base_config())

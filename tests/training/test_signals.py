@@ -89,6 +89,27 @@ def test_a_process_alone_stops_wherever_it_asks():
                 leave()
 
 
+def test_a_second_interrupt_ends_the_process_at_once(capfd):
+    before = signal.getsignal(signal.SIGINT)
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.reached(1)
+        assert capfd.readouterr().err.startswith("interrupted: the run saves and stops after its step; once more")
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_an_interrupt_that_the_shell_lets_pass_is_not_heard():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert not stop.reached(1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_writing_a_checkpoint_asks_nothing(agreement, tmp_path):
     save(tmp_path, some_state(0, 3), some_state(1, 6))
     assert agreement.asked == []

@@ -26,7 +26,7 @@ from unilseg_jax.input_pipeline.scenes import SceneSource
 from unilseg_jax.input_pipeline.sources import Source, open_source
 
 Stage = grain.transforms.Map | grain.transforms.RandomMap
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _RUN = 4
 """Rows that a thread makes at a time: handing over costs little then, and all threads have something to do."""
 

@@ -1,8 +1,6 @@
 """The folder of a data set while it is converted: one process at a time, errors in one line, the old set kept."""
 
 import contextlib
-import errno
-import fcntl
 import os
 import re
 import shutil
@@ -10,12 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unilseg_jax.errors import UserError
+from unilseg_jax.locks import held, take
 
 LOCK_FILE = "lock"
 # What ArrayRecord says of a file that it cannot write, in a `RuntimeError`.
 _NOT_WRITTEN = re.compile(r"\w+\(\) failed: (?P<reason>[^;]*); writing (?P<file>[^;]*)")
-# Of file systems that know no locks, or (NFS) none of a folder that is open for reading.
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF)
 
 
 @contextlib.contextmanager
@@ -80,7 +77,7 @@ def _open_lock(work: Path) -> Iterator[None]:
             # The process that held it has just removed it.
             continue
         with lock:
-            _take(lock.fileno(), f"another process converts into {str(work)!r}; wait for it, or end it")
+            take(lock.fileno(), UserError(f"another process converts into {str(work)!r}; wait for it, or end it"))
             if _is_same(work / LOCK_FILE, lock.fileno()):
                 yield
                 return
@@ -91,16 +88,6 @@ def _is_same(path: Path, handle: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(handle))
     except FileNotFoundError:
         return False
-
-
-def _take(handle: int, otherwise: str) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(otherwise) from None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
 
 
 @contextlib.contextmanager
@@ -150,12 +137,6 @@ def _name_aside(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}.old")
 
 
-@contextlib.contextmanager
-def _held(directory: Path) -> Iterator[None]:
-    """Holds a folder for this process, whatever its name becomes; it is free once the process has ended in any way."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        _take(handle, f"another process replaces {str(directory)!r}; wait for it, or end it")
-        yield
-    finally:
-        os.close(handle)
+def _held(directory: Path) -> contextlib.AbstractContextManager[None]:
+    """Holds a data set for this process, whatever its folder's name becomes."""
+    return held(directory, UserError(f"another process replaces {str(directory)!r}; wait for it, or end it"))

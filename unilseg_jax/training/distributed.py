@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import secrets
 import socket
 import sys
 import threading
@@ -16,11 +17,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from unilseg_jax.errors import EXIT_CODES, ExternalError, UserError
+from unilseg_jax.errors import EXIT_CODES, ExternalError, UserError, one_of_several
 
 AUTO = "auto"
 """A coordinator that JAX itself shall find, as it can on TPU pods and under MPI."""
 _LOOK_SECONDS = 0.2
+_SEEN_WITHIN = 20.0
+"""Seconds after which a file that another process has made is taken for missing."""
 WEEK = 7 * 24 * 3600.0
 """Seconds; where one process works alone, it takes as long as it takes, and the others must not leave before."""
 WAITING = "waiting"
@@ -59,6 +62,8 @@ def processes_of(
     if coordinator and coordinator != AUTO:
         if not re.fullmatch(r".+:\d+", coordinator):
             raise UserError(f"{names.coordinator} = {coordinator!r} must be host:port, or {AUTO!r}")
+        if not 1 <= int(coordinator.rpartition(":")[2]) < 2**16:
+            raise UserError(f"{names.coordinator} = {coordinator!r}: the port must be 1 to 65535")
         if not 0 <= process_id < num_processes:
             raise UserError(
                 f"{names.process_id} = {process_id} must be 0 to {names.num_processes} - 1, and that is "
@@ -139,7 +144,8 @@ def connect(
         names: see `processes_of`.
 
     Raises:
-        UserError: the arguments do not fit together, or there is no cluster to be found.
+        UserError: the arguments do not fit together, there is no cluster to be found, or the processes do not see the
+            same directory.
     """
     arguments = processes_of(
         os.environ, coordinator=coordinator, num_processes=num_processes, process_id=process_id, names=names
@@ -148,6 +154,8 @@ def connect(
         return
     waiting = directory / WAITING
     count, number = _place(arguments, os.environ)
+    if number == 0 and "coordinator_address" in arguments:
+        _check_port(arguments["coordinator_address"], names)
     mine = waiting / (f"{socket.gethostname()}.{os.getpid()}" if number is None else str(number))
     began = time.time()
     try:
@@ -177,6 +185,42 @@ def connect(
         mine.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # others are still there
             waiting.rmdir()
+    one_of_several(is_first=not number)  # 0, or only JAX knows it
+    _check_shared(directory, min(timeout, _SEEN_WITHIN))
+
+
+def _check_port(coordinator: str, names: Names) -> None:
+    """Refuses a port of this host that somebody else has; JAX would end without a word."""
+    try:
+        socket.create_server(("", int(coordinator.rpartition(":")[2]))).close()
+    except OSError as error:
+        raise UserError(
+            f"{names.coordinator} = {coordinator!r}: the port cannot be used on this host: "
+            f"{os.strerror(error.errno or 0)}; choose another"
+        ) from None
+
+
+def _check_shared(directory: Path, seconds: float) -> None:
+    """Refuses a folder of which not all processes see the same: they would wait for one another's files for ever.
+
+    Raises:
+        UserError: in all processes alike.
+    """
+    number = int(multihost_utils.broadcast_one_to_all(np.int32(secrets.randbelow(2**31))))
+    mark = directory / f"seen-by-all-{number}"
+    if jax.process_index() == 0:
+        mark.touch()
+    agreed(True)  # it is there now
+    until = time.monotonic() + seconds
+    while not (seen := mark.exists()) and time.monotonic() < until:
+        time.sleep(_LOOK_SECONDS)
+    shared = all_say(seen)
+    if jax.process_index() == 0:
+        mark.unlink(missing_ok=True)
+    if not shared:
+        raise UserError(
+            f"the processes do not see the same {str(directory)!r}; name a folder of a file system that all share"
+        )
 
 
 def wait_for_all(what: str, timeout: float, leave: Callable[[], None] | None = None) -> None:

@@ -1,5 +1,6 @@
-"""SIGTERM and SIGUSR1 ask a run to save and stop; all its processes do so at the same step."""
+"""SIGTERM, SIGUSR1 and the first Ctrl-C ask a run to save and stop; all its processes do so at the same step."""
 
+import contextlib
 import os
 import signal
 from types import FrameType
@@ -9,15 +10,16 @@ from jax.experimental import multihost_utils
 
 from unilseg_jax.errors import StoppedBySignal
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_FIRST_INTERRUPT = b"interrupted: the run saves and stops after its step; once more ends it at once\n"
 
 
 class StopRequest:
     """Whether somebody asked the run to stop, as a context in which the signals do not end the process.
 
     With several processes JAX listens to SIGTERM since `jax.distributed.initialize`: a signal to one of them reaches
-    all, which agree on the number after the greatest that any has asked about. What came before, and SIGUSR1, is
-    handed on to JAX as a SIGTERM.
+    all, which agree on the number after the greatest that any has asked about. What came before, SIGUSR1 and SIGINT are
+    handed on to JAX as a SIGTERM. A second SIGINT does what it always does.
 
     Attributes:
         signal: name of the signal that this process received; "" if none.
@@ -30,16 +32,22 @@ class StopRequest:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
-        self._before = {number: signal.signal(number, self._received) for number in SIGNALS}
+        # A shell that runs a command in the background lets it ignore SIGINT.
+        heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._received) for number in heard}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            if number == signal.SIGUSR1 or jax.process_count() == 1:  # else it is JAX's by now
+            if number != signal.SIGTERM or jax.process_count() == 1:  # else it is JAX's by now
                 signal.signal(number, handler)  # pyrefly: ignore[bad-argument-type]
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number).name
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+            with contextlib.suppress(OSError):
+                os.write(2, _FIRST_INTERRUPT)  # standard error; what has a buffer may not be entered twice
 
     def leave(self) -> None:
         """Breaks off what needs not be finished; several processes have to stay together for it.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from unilseg_jax.input_pipeline.visits import text_of
 from unilseg_jax.interop.initialise import initialise
 from unilseg_jax.interop.torch_import import load_released
 from unilseg_jax.models.architecture import Architecture
-from unilseg_jax.training.model_directory import CHECKPOINTS, load_pretrained
+from unilseg_jax.training.model_directory import CHECKPOINTS, MODEL_FILE, load_pretrained
+from unilseg_jax.training.writer import METRICS_FILE
 
 
 def check_given(model: str = "", swin: str = "", clip: str = "") -> None:
@@ -30,7 +32,10 @@ def check_given(model: str = "", swin: str = "", clip: str = "") -> None:
     """
     for key, path in {"model": model, "swin": swin, "clip": clip}.items():
         if path and not Path(path).exists():
-            raise UserError(f"config.init.{key}: no such file or folder: {path!r}")
+            raise UserError(
+                f"config.init.{key}: no such file or folder: {path!r}; give its path, or --config.init.{key}= to start "
+                "without"
+            )
 
 
 def weights_of_run(
@@ -139,15 +144,27 @@ def check_directory(directory: Path, config) -> list[str]:
         Notes to print: what may change, but not without a trace.
 
     Raises:
-        UserError: the directory is a file, or its run has other data, another model or another seed.
+        UserError: the directory is a file or not of a file system, holds a model that is no run's, or a run with other
+            data, another model or another seed.
     """
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(directory)):  # Path has made one slash of two
+        raise UserError(
+            f"--workdir {str(directory)!r} is an address; mount it, and name the folder where it is mounted"
+        )
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--workdir {str(directory)!r} is a file; name a directory")
     file = directory / "config.json"
     if not file.exists():
+        if (directory / MODEL_FILE).exists() and not (directory / METRICS_FILE).exists():
+            raise UserError(
+                f"--workdir {str(directory)!r} holds a model and no run; start from it with "
+                f"--config.init.model={directory}, and name another workdir"
+            )
         return []
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(before, dict):
+            raise ValueError("it holds no table")
     except ValueError as error:
         raise UserError(f"{str(file)!r} is damaged: {error}; delete it or name another workdir") from None
     now = json.loads(config.to_json_best_effort())
@@ -163,12 +180,18 @@ def check_directory(directory: Path, config) -> list[str]:
             f"{str(directory)!r} holds a run with another config.{other[0]}; name another workdir, or run it as "
             f"{str(file)!r} says"
         )
-    if micro_batches[0] == micro_batches[1]:
-        return []
-    return [
-        f"note: config.optim.accumulate was {micro_batches[0]} and is {micro_batches[1]}: the samples stay the same, "
-        "noise and the statistics of batch norm are those of other micro-batches"
-    ]
+    notes = []
+    if micro_batches[0] != micro_batches[1]:
+        notes.append(
+            f"note: config.optim.accumulate was {micro_batches[0]} and is {micro_batches[1]}: the samples stay the "
+            "same, noise and the statistics of batch norm are those of other micro-batches"
+        )
+    if before.get("steps") != now["steps"]:
+        notes.append(
+            f"note: config.steps was {before.get('steps')} and is {now['steps']}: the learning rate's schedule is that "
+            "of the new length from here on"
+        )
+    return notes
 
 
 def sample_ids(visits: grain.MapDataset, batch_size: int, step: int) -> list[str]:
