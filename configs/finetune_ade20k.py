@@ -37,8 +37,9 @@ def get_config(variant: str = "base"):
         variant: a size of the Swin, or `debug`.
     """
     config = base_config()
+    data_dir = config.get_ref("data_dir")
     config.init.model = "runs/stage2"
-    config.input.sources.ade20k = training_source(dataset_source("ade20k", data_dir="prepared", split="train"))
+    config.input.sources.ade20k = training_source(dataset_source("ade20k", data_dir=data_dir, split="train"))
     config.input.size = 480
     config.input.batch_size = 64
     config.input.prompts = 8
@@ -48,9 +49,9 @@ def get_config(variant: str = "base"):
     config.optim.learning_rate = 5e-5
     set_epochs(config, epochs=15, visits=round(VISITS / (1 - config.input.negatives)))
     config.evals.val = evaluation(
-        dataset_source("ade20k", data_dir="prepared", split="val"), every=config.steps // 5, prompts=8
+        dataset_source("ade20k", data_dir=data_dir, split="val"), every=config.steps // 5, prompts=8
     )
-    config.benchmarks.ade20k = benchmark("ade20k:val", data_dir="prepared")
+    config.benchmarks.ade20k = benchmark("ade20k:val", data_dir=data_dir)
     config.checkpoint_every = 500
     use_variant(config, variant)
     return config

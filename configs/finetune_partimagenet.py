@@ -36,9 +36,10 @@ def get_config(variant: str = "base"):
         variant: a size of the Swin, or `debug`.
     """
     config = base_config()
+    data_dir = config.get_ref("data_dir")
     config.init.model = "runs/stage2"
     config.input.sources.part_imagenet = training_source(
-        dataset_source("part_imagenet/seg", data_dir="prepared", split="train")
+        dataset_source("part_imagenet/seg", data_dir=data_dir, split="train")
     )
     config.input.size = 480
     config.input.batch_size = 64
@@ -49,8 +50,8 @@ def get_config(variant: str = "base"):
     config.optim.learning_rate = 5e-5
     set_epochs(config, epochs=15, visits=round(VISITS / (1 - config.input.negatives)))
     for split in ("val", "test"):
-        config.evals[split] = evaluation(dataset_source("part_imagenet/seg", data_dir="prepared", split=split))
-        config.benchmarks[f"{split}_map"] = benchmark(f"partimagenet:{split}", data_dir="prepared")
+        config.evals[split] = evaluation(dataset_source("part_imagenet/seg", data_dir=data_dir, split=split))
+        config.benchmarks[f"{split}_map"] = benchmark(f"partimagenet:{split}", data_dir=data_dir)
     config.evals.val.every = config.steps // 5
     config.checkpoint_every = 500
     use_variant(config, variant)

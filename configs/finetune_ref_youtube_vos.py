@@ -28,9 +28,10 @@ def get_config(variant: str = "base"):
         variant: a size of the Swin, or `debug`.
     """
     config = base_config()
+    data_dir = config.get_ref("data_dir")
     config.init.model = "runs/stage2"
     config.input.sources.train = training_source(
-        dataset_source("ref_youtube_vos/train", data_dir="prepared", split="train")
+        dataset_source("ref_youtube_vos/train", data_dir=data_dir, split="train")
     )
     config.input.size = 480
     config.input.batch_size = 64
@@ -40,7 +41,7 @@ def get_config(variant: str = "base"):
     config.optim.learning_rate = 5e-5
     set_epochs(config, epochs=6, visits=FRAMES)
     config.evals.valid = evaluation(
-        dataset_source("ref_youtube_vos/valid_with_masks", data_dir="prepared", split="valid"),
+        dataset_source("ref_youtube_vos/valid_with_masks", data_dir=data_dir, split="valid"),
         every=config.steps // 3,
         max_images=1000,
     )

@@ -9,8 +9,9 @@ reckoned at 40 % of an A100's peak, without input and evaluations (plan --config
 1xA100 --estimate). Expected: the paper's Table 2, if started from its stage 2.
 
 Another set: --config=configs/finetune_refcoco.py:base,refcocog; its val is judged, and pictures of its val and test
-splits are not trained on. The paper starts from its stage 2; from published encoders instead:
---config.init.swin=swin_base_patch4_window7_224_22k.pth --config.init.clip=ViT-B-16.pt
+splits are not trained on. Without --config.init.model it starts from runs/stage2, as the paper does from its stage 2;
+from published encoders instead:
+--config.init.model= --config.init.swin=swin_base_patch4_window7_224_22k.pth --config.init.clip=ViT-B-16.pt
 
 The same file for a look at real data on a CPU: --config=configs/finetune_refcoco.py:cpu
 In seconds on a stand-in (prepare refcoco --synthetic 4): --config=configs/finetune_refcoco.py:debug
@@ -42,10 +43,12 @@ def get_config(choice: str = "base"):
     if name not in TEST_SPLITS:
         raise ValueError(f"no set {name!r}; wanted SIZE or SIZE,SET with one of {', '.join(TEST_SPLITS)}")
 
-    def split(which: str):
-        return dataset_source(f"refcoco/{name}", data_dir="prepared", split=which)
-
     config = base_config()
+
+    def split(which: str):
+        return dataset_source(f"refcoco/{name}", data_dir=config.get_ref("data_dir"), split=which)
+
+    config.init.model = "runs/stage2"
     config.input.sources.train = training_source(split("train"))
     for which in TEST_SPLITS[name]:
         config.firewall.benchmarks[which] = split(which)
@@ -73,10 +76,11 @@ def get_config(choice: str = "base"):
             query_layers=2,
             ffn_width=128,
         )
+        config.init.model = ""
         config.input.update(size=96, batch_size=8, workers=0)
         config.optim.update(learning_rate=5e-4, warmup_steps=20, lr_scales=((".*", 1.0),), clip_norm=1.0)
         config.steps = 150
         config.checkpoint_every = 50
-        config.evals.val.update(every=50, batch_size=4)
+        config.evals.val.update(every=50)
         config.log_every = 10
     return config

@@ -25,8 +25,9 @@ def get_config(variant: str = "base"):
         variant: a size of the Swin, or `debug`.
     """
     config = base_config()
+    data_dir = config.get_ref("data_dir")
     config.init.model = "runs/stage2"
-    config.input.sources.duts = training_source(dataset_source("salient/duts", data_dir="prepared", split="train"))
+    config.input.sources.duts = training_source(dataset_source("salient/duts", data_dir=data_dir, split="train"))
     config.input.size = 480
     config.input.batch_size = 32
     config.input.prompts = 1
@@ -37,7 +38,7 @@ def get_config(variant: str = "base"):
     set_epochs(config, epochs=20, visits=PICTURES)
     for name in ("ecssd", "sod", "pascal_s", "duts"):
         config.evals[name] = evaluation(
-            dataset_source(f"salient/{name}", data_dir="prepared", split="test"), prompts=1, batch_size=32
+            dataset_source(f"salient/{name}", data_dir=data_dir, split="test"), prompts=1, batch_size=32
         )
     config.evals.ecssd.every = config.steps // 4
     config.checkpoint_every = 500

@@ -39,7 +39,8 @@ def get_config(variant: str = "base"):
         variant: `full` (all of SA-1B instead of a fifth), a size of the Swin, or `debug`.
     """
     config = base_config()
-    config.input.sources.sa1b = training_source(dataset_source("sa1b_triplets", data_dir="prepared", split="train"))
+    data_dir = config.get_ref("data_dir")
+    config.input.sources.sa1b = training_source(dataset_source("sa1b_triplets", data_dir=data_dir, split="train"))
     config.input.size = 480
     config.input.batch_size = 192 * 8
     config.input.prompts = 1
@@ -49,7 +50,7 @@ def get_config(variant: str = "base"):
     config.optim.decay_at = ()  # the paper names a decay for stage 2 alone
     set_epochs(config, epochs=5, visits=PICTURES if variant == "full" else PICTURES // 5)
     config.evals.refcoco = evaluation(
-        dataset_source("refcoco/refcoco", data_dir="prepared", split="val"),
+        dataset_source("refcoco/refcoco", data_dir=data_dir, split="val"),
         every=config.steps // 5,
         batch_size=192,
         max_images=500,

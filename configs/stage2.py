@@ -60,9 +60,10 @@ def get_config(variant: str = "base"):
         variant: a size of the Swin, or `debug`.
     """
     config = base_config()
+    data_dir = config.get_ref("data_dir")
     config.init.model = "runs/stage1"
     for name, (data, split) in SETS.items():
-        config.input.sources[name] = training_source(dataset_source(data, data_dir="prepared", split=split))
+        config.input.sources[name] = training_source(dataset_source(data, data_dir=data_dir, split=split))
     config.input.size = 480
     config.input.batch_size = 192 * 8
     config.input.prompts = 1
@@ -74,13 +75,13 @@ def get_config(variant: str = "base"):
     config.optim.lr_scales = (("image_encoder/", 0.1), (".*", 1.0))
     set_epochs(config, epochs=15, visits=sum(SAMPLES.values()))
     config.evals.refcoco = evaluation(
-        dataset_source("refcoco/refcoco", data_dir="prepared", split="val"),
+        dataset_source("refcoco/refcoco", data_dir=data_dir, split="val"),
         every=config.steps // 15,
         batch_size=192,
         shuffled=True,
     )
     for name, (data, split) in BENCHMARKS.items():
-        config.firewall.benchmarks[name] = dataset_source(data, data_dir="prepared", split=split)
+        config.firewall.benchmarks[name] = dataset_source(data, data_dir=data_dir, split=split)
     config.checkpoint_every = 500
     use_variant(config, variant)
     return config

@@ -1,13 +1,16 @@
-"""The argument parser of the commands, and that the benchmarks have one that works."""
+"""The argument parser of the commands, their list, and that the benchmarks have a parser that works."""
 
 import argparse
+import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from unilseg_jax.__main__ import commands
 from unilseg_jax.command_line import OneLineParser, positive_int
+from unilseg_jax.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -79,3 +82,38 @@ def test_a_benchmark_refuses_an_unknown_flag():
     assert result.returncode == 2
     assert "--warp" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def listed(*arguments):
+    command = [sys.executable, "-m", "unilseg_jax", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)], ids=["nothing", "help", "h"])
+def test_the_package_lists_its_commands(arguments):
+    result = listed(*arguments)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert __version__ in result.stdout
+    assert "  train     trains a model.\n" in result.stdout
+
+
+def test_the_package_is_no_command():
+    result = listed("train", "--help")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(
+        "error: unexpected argument 'train'; run python -m unilseg_jax.COMMAND, of compare, "
+    )
+    assert result.stderr.count("\n") == 1
+
+
+def test_every_module_with_a_main_is_listed():
+    trees = {path.stem: ast.parse(path.read_text()) for path in (ROOT / "unilseg_jax").glob("[!_]*.py")}
+    functions = {
+        name: [node.name for node in tree.body if isinstance(node, ast.FunctionDef)] for name, tree in trees.items()
+    }
+    assert set(commands()) == {name for name, found in functions.items() if "main" in found}
+
+
+def test_the_list_needs_no_heavy_module():
+    code = "import sys, unilseg_jax.__main__ as m; m.main([]); sys.exit(bool({'jax', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, cwd=ROOT).returncode == 0

@@ -11,7 +11,9 @@ from refusals import refused
 from tiny_run import run as run_process
 
 from unilseg_jax import config as configs
-from unilseg_jax.errors import UserError
+from unilseg_jax import train
+from unilseg_jax.errors import ExternalError, UserError
+from unilseg_jax.locks import held
 from unilseg_jax.models.unilseg import UniLSeg
 from unilseg_jax.training import optim, state
 
@@ -228,6 +230,14 @@ def test_config_and_data_that_do_not_fit_are_refused_before_anything_is_compiled
     line = refused([f"--config={file}", f"--workdir={workdir}", *more], capsys)
     assert message in line
     assert not workdir.exists()
+
+
+@pytest.mark.usefixtures("nothing_compiles")
+def test_a_directory_in_which_another_process_trains_is_refused(tmp_path):
+    flags = [f"--config={QUICKSTART}", f"--workdir={tmp_path}"]
+    with held(tmp_path, RuntimeError()), pytest.raises(ExternalError, match="another process trains in"):
+        train.main(flags)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_ends_with_one_line_and_code_2(tmp_path):

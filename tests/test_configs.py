@@ -163,6 +163,23 @@ def test_every_set_that_is_named_has_a_builder(name):
         assert not config.published or source.split in config.published, (source.name, source.split)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("quickstart", "ablation")])
+def test_one_key_says_where_the_prepared_sets_are(name):
+    flags = [f"--config={FOLDER / name}.py", "--workdir=unused"]
+    config, _ = configs.parse_flags([*flags, "--config.data_dir=elsewhere"])
+    entries = [*sources_of(config), *config.benchmarks.values()]
+    assert {entry.data_dir for entry in entries} == {"elsewhere"}
+    source = next(iter(config.input.sources))
+    config, _ = configs.parse_flags([*flags, f"--config.input.sources.{source}.data_dir=there"])
+    entries = [*sources_of(config), *config.benchmarks.values()]
+    assert [entry.data_dir for entry in entries] == ["there", *["prepared"] * (len(entries) - 1)]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("finetune")])
+def test_a_fine_tuning_starts_from_stage_2_unless_told_otherwise(name):
+    assert load(name).init.to_dict() == {"model": "runs/stage2", "swin": "", "clip": ""}
+
+
 def test_sizes_of_the_mixture_are_the_published_ones():
     samples = {}
     exec((FOLDER / "stage2.py").read_text(), samples)
@@ -174,7 +191,7 @@ def test_sizes_of_the_mixture_are_the_published_ones():
 
 
 def test_a_variant_that_is_not_known_is_refused_with_those_that_are():
-    with pytest.raises(UserError, match="no variant 'huge' of this config; there are debug, tiny, small, base, large"):
+    with pytest.raises(UserError, match="no variant 'huge'; every config has debug, tiny, small, base, large"):
         load("stage2:huge")
     with pytest.raises(UserError, match="no row 'both' of Table 8; wanted baseline, pre_fusion"):
         load("ablation:both")

@@ -18,13 +18,17 @@ class OneLineParser(argparse.ArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
 
+    def flags(self) -> list[str]:
+        """Returns all flags that were added, as they are written."""
+        return list(self._option_string_actions)
+
     def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
         """Parses arguments; a misspelt flag is named as such, not as the lack of the one that was meant."""
         args = list(sys.argv[1:] if args is None else args)
         for argument in args[: args.index("--")] if "--" in args else args:
             flag = argument.split("=")[0]
-            if flag.startswith("--") and flag not in self._option_string_actions:
-                close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+            if flag.startswith("--") and flag not in self.flags():
+                close = difflib.get_close_matches(flag, self.flags(), n=1)
                 self.error(f"unrecognized arguments: {flag}" + (f"; is {close[0]} meant?" if close else ""))
         return super().parse_args(args, namespace)
 

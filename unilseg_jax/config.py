@@ -1,14 +1,14 @@
 """The config of a run: its keys with their defaults, and how a command reads one."""
 
 import math
-import traceback
 from collections.abc import Sequence
 
-from ml_collections import ConfigDict, config_flags
-from ml_collections.config_dict import placeholder
+from ml_collections import ConfigDict
+from ml_collections.config_dict import FieldReference, placeholder
 
 from unilseg_jax import shapes
 from unilseg_jax.config_check import check_keys, check_values
+from unilseg_jax.config_flags import change, check_flags, load_config, taken
 from unilseg_jax.errors import UserError
 from unilseg_jax.models.architecture import SWIN_SIZES, Architecture
 
@@ -28,6 +28,8 @@ def base_config() -> ConfigDict:
         ""  # folder of compiled programs, for restarts and other runs; "": as JAX's environment says
     )
     config.mesh = ConfigDict({"fsdp": 1})  # devices that share one copy of the parameters and of the optimiser's state
+
+    config.data_dir = "prepared"  # folder of all prepared data sets, for each source that names no other
 
     # Where the first weights come from; nothing given is training from scratch.
     config.init = ConfigDict({"model": "", "swin": "", "clip": ""})
@@ -89,9 +91,21 @@ def scenes_source(*, num_scenes: int, seed: int, size: int) -> ConfigDict:
     return ConfigDict({"name": "scenes", "num_scenes": num_scenes, "seed": seed, "size": size})
 
 
-def dataset_source(name: str, *, data_dir: str, split: str) -> ConfigDict:
-    """Returns the source of a prepared data set, such as `refcoco` or `refcoco/refcocog`."""
-    return ConfigDict({"name": name, "data_dir": data_dir, "split": split})
+def dataset_source(name: str, *, data_dir: str | FieldReference, split: str) -> ConfigDict:
+    """Returns the source of a prepared data set, such as `refcoco` or `refcoco/refcocog`.
+
+    Args:
+        name: of the set.
+        data_dir: what `prepare` was given as `--out`; `config.get_ref("data_dir")` follows that key until the source
+            gets a folder of its own.
+        split: of the set.
+    """
+    return ConfigDict({"name": name, "data_dir": _following(data_dir), "split": split})
+
+
+def _following(value: str | FieldReference) -> str | FieldReference:
+    """Returns a reference of its own, so that what is written to it does not reach others; a plain value stays."""
+    return value.identity() if isinstance(value, FieldReference) else value
 
 
 def training_source(source: ConfigDict, *, weight: float = 0.0, hide_and_seek: bool | None = None) -> ConfigDict:
@@ -103,7 +117,7 @@ def training_source(source: ConfigDict, *, weight: float = 0.0, hide_and_seek: b
         hide_and_seek: whether patches of its pictures are hidden; None hides them where a mask of the record has a
             score below 1, as pseudo-labels do.
     """
-    entry = ConfigDict(source.to_dict())
+    entry = ConfigDict(source)
     # A key without a value still has a type, so that a flag can give it one.
     entry.update({"weight": float(weight), "hide_and_seek": placeholder(bool)})
     entry.hide_and_seek = hide_and_seek
@@ -125,17 +139,25 @@ def evaluation(source: ConfigDict, *, every: int = 0, shuffled: bool = False, **
     return entry
 
 
-def benchmark(name: str, *, data_dir: str, every: int = 0, max_images: int = 0, protocol: str = "paper") -> ConfigDict:
+def benchmark(
+    name: str, *, data_dir: str | FieldReference, every: int = 0, max_images: int = 0, protocol: str = "paper"
+) -> ConfigDict:
     """Returns an entry of `config.benchmarks`.
 
     Args:
         name: as `evaluate --benchmark` takes it, with its split: such as `ade20k:val`.
-        data_dir: what `prepare` was given as `--out`.
+        data_dir: see `dataset_source`.
         every: steps between evaluations during training; 0 only at the end.
         max_images: only the first so many pictures, or videos; 0 for all.
         protocol: "paper", "released", or "both", of which the first counts for `best_metric` and the curves.
     """
-    entry = {"name": name, "data_dir": data_dir, "every": every, "max_images": max_images, "protocol": protocol}
+    entry = {
+        "name": name,
+        "data_dir": _following(data_dir),
+        "every": every,
+        "max_images": max_images,
+        "protocol": protocol,
+    }
     return ConfigDict(entry)
 
 
@@ -186,7 +208,7 @@ def use_variant(config: ConfigDict, variant: str) -> None:
     elif variant in SWIN_SIZES:
         use_swin(config, variant)
     else:
-        raise UserError(f"no variant {variant!r} of this config; there are debug, {', '.join(SWIN_SIZES)}")
+        raise UserError(f"no variant {variant!r}; every config has debug, {', '.join(SWIN_SIZES)}")
 
 
 def shrink(config: ConfigDict) -> None:
@@ -266,45 +288,15 @@ def parse_flags(argv: Sequence[str]) -> tuple[ConfigDict, str]:
     Raises:
         UserError: a flag, key or value that cannot be used.
     """
-    from absl import flags
-
-    values = flags.FlagValues()
-    argv = ["train", *argv]
-    config_flags.DEFINE_config_file("config", help_string="config file", flag_values=values, sys_argv=argv)
-    flags.DEFINE_string("workdir", None, "where the run's files go", flag_values=values)
-    try:
-        rest = values(argv)[1:]
-        config = values.config
-        # What stands for a file that was not found raises at its first use: here.
-        if values["config"].present and not hasattr(config, "lock"):
-            raise TypeError(f"get_config() returned {config!r}; wanted is base_config() with changes")
-        if config is not None:
-            config.lock()
-    except Exception as error:  # a config file is a program
-        raise UserError(
-            f"bad flag, config file or key: {_reason(error, argv)}; the keys stand in unilseg_jax/config.py, "
-            "the files in configs/"
-        ) from None
-    if rest:
-        raise UserError(f"unexpected argument {rest[0]!r}; wanted --config FILE --workdir DIR [--config.key=value …]")
-    if config is None or not values.workdir:
-        missing = "--config FILE" if config is None else "--workdir DIR"
-        raise UserError(f"{missing} is missing; wanted --config FILE --workdir DIR [--config.key=value …]")
+    base = base_config()
+    file, rest = taken("--config", argv)
+    workdir, rest = taken("--workdir", rest)
+    check_flags(rest, ("--config", "--workdir"), base)
+    named = bool(file.partition(":")[0])
+    if not named or not workdir:
+        missing = "--workdir DIR" if named else "--config FILE"
+        raise UserError(f"{missing} is missing; wanted --config FILE --workdir DIR [--config.KEY=VALUE …]")
+    config = load_config(file)
+    change(config, rest, base)
     check(config)
-    return config, values.workdir
-
-
-def _reason(error: BaseException, argv: Sequence[str]) -> str:
-    """Returns one line about an error of flags or of a config file, with the file's line that raised it."""
-    # The libraries wrap one error in another, at worst as the text of its whole traceback; a KeyError quotes its text.
-    while "Traceback (most recent call last)" in str(error) and error.__context__ is not None:
-        error = error.__context__
-    while error.args and isinstance(error.args[0], Exception):
-        error = error.args[0]
-    text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
-    frames = traceback.extract_tb(error.__traceback__)
-    places = [frame for frame in frames if any(frame.filename in argument for argument in argv)]
-    if not places:
-        return text
-    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-    return f"{places[-1].filename}, line {places[-1].lineno}: {kind}{text}"
+    return config, workdir

@@ -41,7 +41,7 @@ def check_keys(
     Raises:
         UserError: names the key, and the one that may be meant.
     """
-    _compare(config, wanted, tables, "config", [key for key, _ in _leaves(wanted, "config")])
+    _compare(config, wanted, tables, "config", [key for key, _ in leaves(wanted, "config")])
 
 
 def _compare(config: ConfigDict, wanted: ConfigDict, tables: Mapping, path: str, known: list[str]) -> None:
@@ -49,7 +49,7 @@ def _compare(config: ConfigDict, wanted: ConfigDict, tables: Mapping, path: str,
     _check_table(path, config)
     for key in config:
         if key not in wanted:
-            raise UserError(f"{path}.{key} is no key of a run; {_meant(key, wanted, path, known)}")
+            raise UserError(f"{path}.{key} is no key of a run; {meant(key, wanted, path, known)}")
     for key, example in wanted.items():
         place = f"{path}.{key}"
         if key not in config:
@@ -73,21 +73,31 @@ def _check_table(path: str, value: object) -> None:
         raise UserError(f"{path} = {value!r} must be a table of keys, a ConfigDict")
 
 
-def _meant(key: str, wanted: ConfigDict, path: str, known: list[str]) -> str:
-    """Returns the end of an error's line: the closest key beside an unknown one, else elsewhere, else all beside it."""
-    beside = difflib.get_close_matches(key, wanted, n=1)
+def meant(key: str, wanted: ConfigDict, path: str, known: list[str]) -> str:
+    """Returns the end of an error's line about an unknown key.
+
+    Args:
+        key: the unknown one.
+        wanted: has the keys that may stand there.
+        path: of `wanted`.
+        known: the dotted names of all keys of a run.
+
+    Returns:
+        The key of the same name elsewhere, else the closest one beside it, else elsewhere, else all beside it.
+    """
+    names = {place.rpartition(".")[2]: place for place in known}
+    beside = [] if key in names else difflib.get_close_matches(key, wanted, n=1)
     if beside:
         return f"is {path}.{beside[0]} meant?"
-    names = {place.rpartition(".")[2]: place for place in known}
     elsewhere = difflib.get_close_matches(key, names, n=1, cutoff=0.8)
     return f"is {names[elsewhere[0]]} meant?" if elsewhere else f"{path} has {', '.join(wanted)}"
 
 
-def _leaves(config: ConfigDict, path: str) -> Iterator[tuple[str, object]]:
+def leaves(config: ConfigDict, path: str) -> Iterator[tuple[str, object]]:
     """Yields dotted names and values of everything that is no table."""
     for key, value in config.items():
         if isinstance(value, ConfigDict):
-            yield from _leaves(value, f"{path}.{key}")
+            yield from leaves(value, f"{path}.{key}")
         else:
             yield f"{path}.{key}", value
 
@@ -214,7 +224,7 @@ def _check_least(config: ConfigDict) -> None:
         zero += [f"evals.{name}.every", f"evals.{name}.max_images"]
     for name in config.benchmarks:
         zero += [f"benchmarks.{name}.every", f"benchmarks.{name}.max_images"]
-    values = dict(_leaves(config, "config"))
+    values = dict(leaves(config, "config"))
     for least, keys in ((1, one), (0, zero)):
         for key in keys:
             if values[f"config.{key}"] < least:

@@ -8,10 +8,12 @@ The exit code is 2 where the batch, as the config divides it, does not fit.
 import argparse
 import math
 import re
+import sys
 from collections.abc import Sequence
 
 from unilseg_jax.command_line import OneLineParser
-from unilseg_jax.config import length_of, parse_flags
+from unilseg_jax.config import base_config, length_of, parse_flags
+from unilseg_jax.config_flags import check_flags
 from unilseg_jax.errors import UserError, run_command
 
 USABLE = 0.9
@@ -136,7 +138,7 @@ def _time(seconds: float) -> str:
 def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser = OneLineParser(
         prog="python -m unilseg_jax.plan",
-        description=__doc__.splitlines()[0],
+        description=__doc__.splitlines()[0].removeprefix("Command: "),
         epilog="All other arguments are those of train: --config FILE, --config.key=value.",
     )
     parser.add_argument(
@@ -148,6 +150,8 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     parser.add_argument(
         "--estimate", action="store_true", help="estimate activations from the traced program, without compiling it"
     )
+    argv = sys.argv[1:] if argv is None else argv
+    check_flags(argv, [*parser.flags(), "--config", "--workdir"], base_config())
     arguments, rest = parser.parse_known_args(argv)
     if not any(argument.split("=")[0] == "--config" for argument in rest):
         parser.error("--config FILE is missing")
