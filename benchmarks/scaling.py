@@ -26,6 +26,7 @@ import sys
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
 BYTES |= {"s64": 8, "u64": 8, "f64": 8}
 OPERATIONS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+ALL, DATA, FSDP = "all", "data", "fsdp"
 INFINIBAND = 50.0
 """GB/s of each device, one direction."""
 
@@ -34,7 +35,7 @@ INFINIBAND = 50.0
 
 
 def collectives(text: str, devices: int) -> list[dict]:
-    """Returns the collectives of a compiled program: operation, bytes of the result, devices that take part.
+    """Returns the collectives of a compiled program: operation, bytes of the result, devices that take part, mesh axis.
 
     Args:
         text: of the program, as XLA prints it. What stands in a loop is counted once.
@@ -55,7 +56,9 @@ def collectives(text: str, devices: int) -> list[dict]:
             for length in filter(None, shape.split(",")):
                 count *= int(length)
             size += count * BYTES[kind]
-        found.append({"operation": match[2], "bytes": size, "group": _group_size(line, devices)})
+        group = _group_size(line, devices)
+        axis = ALL if group == devices else DATA if _is_strided(line) else FSDP
+        found.append({"operation": match[2], "bytes": size, "group": group, "axis": axis})
     return found
 
 
@@ -66,6 +69,18 @@ def _group_size(line: str, devices: int) -> int:
     if match := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
         return match[1].count(",") + 1
     return devices
+
+
+def _is_strided(line: str) -> bool:
+    """Returns whether a group is one along `data`: devices of one fsdp group have numbers that follow one another."""
+    if match := re.search(r"replica_groups=\{\{(\d+),(\d+)", line):
+        return int(match[2]) - int(match[1]) > 1
+    return bool(re.search(r"replica_groups=\[\d+,\d+\]<=\[[\d,]+\]T", line))
+
+
+def group_of(one: dict, devices: int, fsdp: int) -> int:
+    """Returns how many devices take part in a collective where there are more devices: fsdp stays, data grows."""
+    return {ALL: devices, DATA: devices // fsdp, FSDP: one["group"]}[one["axis"]]
 
 
 def sent_bytes(operation: str, size: int, group: int) -> float:
@@ -161,11 +176,10 @@ def print_counts(arguments: argparse.Namespace) -> list[dict]:
 
 
 def predict(found: list[dict], flops: float, arguments: argparse.Namespace) -> None:
-    """Prints the efficiency of more devices than can be simulated; groups of all devices grow with them."""
+    """Prints the efficiency of more devices than can be simulated."""
     from unilseg_jax.training.chips import chip_named
 
     chip = chip_named(arguments.chip)
-    largest = arguments.devices[-1]
     compute = arguments.share * flops / (chip.peak("bfloat16") * arguments.utilisation)
     print(
         f"\n{arguments.share} pictures of {arguments.full_size} px per {chip.name}: {flops / 1e9:,.0f} GFLOP each, "
@@ -174,11 +188,8 @@ def predict(found: list[dict], flops: float, arguments: argparse.Namespace) -> N
         "|---|---|---|---|---|---|"
     )
     for devices in arguments.predict:
-        # A group of fsdp stays as it is; one that spans all devices grows.
-        sent = sum(
-            sent_bytes(one["operation"], one["bytes"], devices if one["group"] == largest else one["group"])
-            for one in found
-        )
+        groups = [group_of(one, devices, arguments.fsdp) for one in found]
+        sent = sum(sent_bytes(one["operation"], one["bytes"], group) for one, group in zip(found, groups, strict=True))
         for link, speed in (("NVLink", chip.link), ("InfiniBand", INFINIBAND)):
             if link == "NVLink" and devices > 8:
                 continue
@@ -208,6 +219,10 @@ def main() -> None:
     if arguments.job:
         print(json.dumps(compile_step(arguments.job)))
         return
+    if arguments.fsdp > 1 and arguments.fsdp >= arguments.devices[-1]:
+        parser.error(
+            f"--fsdp {arguments.fsdp}: fewer than the last of --devices are wanted, or nothing goes along data"
+        )
     found = print_counts(arguments)
     from unilseg_jax.training import planning
 

@@ -98,6 +98,19 @@ def test_collectives_of_a_program_are_counted_once_with_bytes_and_groups(scaling
     ]
 
 
+def test_groups_along_data_grow_and_those_of_fsdp_stay(scaling):
+    text = """
+  %all = f32[4]{0} all-reduce(%a), replica_groups=[1,8]<=[8], to_apply=%add
+  %data = f32[4]{0} all-reduce(%a), replica_groups=[2,4]<=[4,2]T(1,0), to_apply=%add
+  %fsdp = f32[4]{0} all-gather(%a), replica_groups=[4,2]<=[8], dimensions={0}
+  %data_again = f32[4]{0} all-reduce(%a), replica_groups={{0,2,4,6},{1,3,5,7}}, to_apply=%add
+  %fsdp_again = f32[4]{0} all-gather(%a), replica_groups={{0,1},{2,3},{4,5},{6,7}}, dimensions={0}
+"""
+    found = scaling.collectives(text, devices=8)
+    assert [one["group"] for one in found] == [8, 4, 2, 4, 2]
+    assert [scaling.group_of(one, 192, fsdp=2) for one in found] == [192, 96, 2, 96, 2]
+
+
 def test_a_ring_sends_what_it_must(scaling):
     # Four devices, 400 bytes: each sends its quarter three times to reduce, and three times to spread the sums.
     assert scaling.sent_bytes("all-reduce", 400, 4) == 600
