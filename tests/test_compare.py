@@ -1,8 +1,11 @@
 """The command that compares: like beside like, the paper's rows under what they really are, unlike refused."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from results_json import RELEASED, entry, results, salient, write
@@ -216,6 +219,9 @@ UNLIKE = {
 def test_every_field_that_matters_is_tried_here():
     assert set(UNLIKE) == {field.name for field in COMPARABLE} - {"benchmark", "split", "data"}
     assert all(field.reason and field.advice for field in COMPARABLE)
+    text = (Path(__file__).resolve().parents[1] / "docs" / "evaluation.md").read_text()
+    table = text.partition("### What shares a column")[2].partition("###")[0]
+    assert not [field.name for field in COMPARABLE if f"`{field.name}`" not in table]
 
 
 @pytest.mark.parametrize("field", UNLIKE)
@@ -322,6 +328,34 @@ def test_undefined_numbers_are_shown_as_such(tmp_path, capsys):
     path = write(tmp_path / "a.json", results(number))
     row = table(printed(capsys, path))[f"runs/a ({path})"]
     assert (row["refcoco:val oIoU"], row["refcoco:val mIoU"]) == ("–", "50.00")
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named(one, tmp_path, capsys, monkeypatch):
+    write(tmp_path / "all" / "a" / "results.json", results())
+    locked, scandir = tmp_path / "all" / "b", os.scandir
+    locked.mkdir()
+
+    def refusing(path):
+        if os.fspath(path) == str(locked):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    said = f"cannot look into the folder {str(locked)!r}: Permission denied; allow the access or name another path"
+    for folder in (locked, locked.parent):
+        assert said in refused(capsys, folder)
+
+
+def test_the_output_is_none_of_the_files_that_are_read(one, tmp_path, capsys):
+    folder = tmp_path / "all"
+    nested = write(folder / "a" / "results.json", results())
+    (tmp_path / "link.md").symlink_to(one)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    for named, output in ((one, one), (one, tmp_path / "link.md"), (folder, nested)):
+        assert "is one of the files that are compared; name another one" in refused(capsys, named, "--output", output)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
+    (tmp_path / "table.md").write_text("an older table")
+    assert printed(capsys, one, "--output", tmp_path / "table.md") == (tmp_path / "table.md").read_text("utf-8")
 
 
 def test_bad_arguments_cost_one_line(one, tmp_path, capsys):

@@ -56,6 +56,16 @@ def test_differences_are_listed_and_nothing_is_written(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["in.safetensors"]
 
 
+def test_weights_that_are_not_finite_are_not_converted(tmp_path, capsys):
+    tensors = random_released()
+    tensors["fusion_proj.bias"][5] = np.nan
+    save_file(tensors, tmp_path / "in.safetensors")
+    message = fails(capsys, "--input", tmp_path / "in.safetensors", "--output", tmp_path / "out")
+    assert "1 of 64 values of fusion_proj.bias are not" in message
+    assert message.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["in.safetensors"]
+
+
 def test_bad_arguments_cost_one_line(tmp_path, capsys):
     (tmp_path / "in.safetensors").write_bytes(b"")
     good = "--input", tmp_path / "in.safetensors"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from denied_files import deny
 from PIL import Image
 
 from unilseg_jax import doctor, prepare
@@ -161,6 +162,21 @@ def test_a_damaged_set_is_named_and_the_exit_code_is_1(out, pattern, harm, messa
     assert table["refcocog"][0] == "incomplete"
 
 
+@pytest.mark.parametrize("name", ["conversion.json", "dataset_info.json", "index-val.npz"])
+def test_a_set_that_may_not_be_read_is_not_called_damaged(out, name, monkeypatch, capsys):
+    shutil.rmtree(out / "refcoco" / "refcocog")
+    deny(monkeypatch, name)
+    with pytest.raises(SystemExit) as caught:
+        doctor.main(["--data", str(out), "--raw", str(out)])
+    assert caught.value.code == 1
+    text = capsys.readouterr().out
+    assert rows(text)["refcoco"][1] == "denied"
+    (line,) = [line for line in text.partition("not to be read by you:")[2].splitlines()[1:] if line.strip()][:1]
+    assert line.endswith(f"{name}' cannot be read: Permission denied; allow the access or name another path")
+    assert "damaged" not in text
+    assert "--overwrite" not in text
+
+
 @pytest.mark.parametrize(
     ("pattern", "content", "message"),
     [
@@ -277,7 +293,10 @@ def test_preview_writes_a_sheet(folder, tmp_path, monkeypatch, capsys):
     [
         (["--data", "nowhere"], "no such folder: 'nowhere'"),
         (["--data", ".", "--raw", "nowhere"], "no such folder: 'nowhere'; --raw"),
-        (["--data", ".", "--preview", "refcoco"], "no prepared data set 'refcoco'"),
+        (["--data", "{out}/refcoco/x.png"], "x.png' is a file, a folder is wanted; --data is"),
+        (["--data", ".", "--preview", "refcoco"], "no prepared data set 'refcoco' in '.'; prepare it with: "),
+        (["--data", ".", "--preview", "refcok"], "no prepared data set 'refcok' in '.'; is 'refcoco' meant\\?$"),
+        (["--data", ".", "--preview", "nope"], "no prepared data set 'nope' in '.'; there are builders for ade20k, "),
         (["--data", "{out}", "--preview", "refcoco:testC"], "no split 'testC'"),
         (["--data", "{out}", "--preview", "refcoco:val", "--output", "a.jpg"], r"'a.jpg' must end in \.png"),
         (["--data", "{out}", "--preview", "refcoco:val", "--output", "{out}/refcoco/x.png/y.png"], "cannot write"),
@@ -289,6 +308,14 @@ def test_a_wrong_argument_is_one_clear_line(folder, tmp_path, monkeypatch, argum
     with pytest.raises(UserError, match=message) as caught:
         doctor.main([argument.format(out=folder / "out") for argument in arguments])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("arguments", [["--output=a.png"], ["--count=3"]])
+def test_what_belongs_to_a_preview_is_refused_without_one(tmp_path, capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        doctor.main(["--data", str(tmp_path), *arguments])
+    assert caught.value.code == 2
+    assert "--output and --count are of --preview, which is missing" in capsys.readouterr().err
 
 
 def test_the_command_ends_with_code_2_for_bad_arguments():

@@ -187,6 +187,36 @@ def test_the_first_pictures_alone_are_not_the_whole_split(place, tmp_path, monke
     assert [entry["passport"]["images"] for entry in part] == [1] * len(part)
 
 
+def test_a_part_does_not_replace_results_of_more(place, tmp_path, judged):
+    run(place, "sod", tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    judged.clear()
+    said = f"{str(tmp_path / 'sod-test')!r} holds results of 2 pictures, which those of the first 1 alone would replace"
+    with pytest.raises(UserError, match=f"^{re.escape(said)}; name another --output$"):
+        run(place, "refcoco:val sod", tmp_path, "--max-images", 1)
+    assert judged == []
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_results_of_a_part_may_be_replaced(place, tmp_path):
+    run(place, "sod", tmp_path, "--max-images", 1)
+    run(place, "sod", tmp_path, "--max-images", 1, "--protocol=paper")
+    run(place, "sod", tmp_path)
+    assert {entry["passport"]["images"] for entry in numbers_of(tmp_path, "sod-test")} == {2}
+
+
+def test_a_part_does_not_replace_a_whole_submission(tmp_path):
+    """Nothing is scored there, so its results hold no numbers to tell it by."""
+    work = mock.Mock(spec=runner.Work, judge=[0, 1], units=1, folder=tmp_path, fingerprint="new")
+    work.facts = mock.Mock(images=2)
+    (tmp_path / "results.json").write_text(json.dumps({"work": "old", "numbers": []}))
+    (tmp_path / "submission-paper-part.zip").touch()
+    runner.refuse_to_replace_more(work)
+    (tmp_path / "submission-paper.zip").touch()
+    with pytest.raises(UserError, match="holds results of the whole split"):
+        runner.refuse_to_replace_more(work)
+
+
 def test_other_settings_and_weights_are_other_work(place, tmp_path, judged):
     run(place, "sod", tmp_path, "--protocol", "paper")
     assert {entry["passport"]["protocol"] for entry in numbers_of(tmp_path, "sod-test")} == {"paper"}
@@ -327,6 +357,9 @@ def test_beside_all_what_was_named_must_be_there():
         ({"--benchmark": "sod", "--fit-presence": "{tmp}/new.json"}, "wants one split of grefcoco"),
         ({"--benchmark": "run", "--fit-presence": "{tmp}/new.json"}, "wants one split of grefcoco"),
         ({"--benchmark": "grefcoco:val", "--fit-presence": "{tmp}/file/new.json"}, "is a file, a folder is wanted"),
+        ({"--fit-presence": "{tmp}/file"}, "file' is there and is no presence file; name a new one"),
+        ({"--benchmark": "refcoco:val", "--presence": "{tmp}/other.json"}, "--presence is read for grefcoco alone"),
+        ({"--benchmark": "run", "--presence": "{tmp}/other.json"}, "--presence is read for grefcoco alone"),
         ({"--num-processes": "2"}, "--num-processes and --process-id need --coordinator"),
         ({"--coordinator": "here"}, "--coordinator = 'here' must be host:port"),
         ({"--process-id": "x"}, "--process-id"),

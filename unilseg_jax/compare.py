@@ -14,7 +14,7 @@ from unilseg_jax.command_line import OneLineParser, path_text
 from unilseg_jax.errors import UserError, run_command
 from unilseg_jax.evaluation.comparison import columns
 from unilseg_jax.evaluation.comparison_text import as_markdown
-from unilseg_jax.evaluation.results_files import read_arguments
+from unilseg_jax.evaluation.results_files import files_of, read_arguments
 from unilseg_jax.interop.output import check_parents, written_whole
 
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Raises:
         UserError: a file is not one of results, numbers differ in what makes them comparable, or the output cannot be
-            written.
+            written or is one of these files.
     """
     arguments = _parser().parse_args(argv)
     output = Path(arguments.output) if arguments.output else None
@@ -31,12 +31,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         if output.is_dir():
             raise UserError(f"output {arguments.output!r} is a folder, a file is wanted")
         check_parents(output)
+        _refuse_to_replace(output, arguments.results)
     found = columns(read_arguments(arguments.results), arguments.protocol, arguments.metrics)
     text = as_markdown(found, arguments.protocol)
     if output:
         with written_whole(output) as temporary:
             temporary.write_text(text, encoding="utf-8")
     print(text, end="")
+
+
+def _refuse_to_replace(output: Path, results: Sequence[str]) -> None:
+    """Refuses an output that is one of the files that are read."""
+    if output.exists() and any(output.samefile(path) for argument in results for path in files_of(argument)):
+        raise UserError(f"output {str(output)!r} is one of the files that are compared; name another one")
 
 
 def _parser() -> OneLineParser:

@@ -3,7 +3,7 @@
 Usage: python -m unilseg_jax.doctor --data DIR [--raw DIR]
        python -m unilseg_jax.doctor --data DIR --preview NAME[/CONFIG][:SPLIT] [--count N] [--output FILE.png]
 
-Exit code 1 says that a prepared data set is damaged or a needed package is missing.
+Exit code 1 says that a prepared data set is damaged or may not be read, or that a needed package is missing.
 """
 
 import argparse
@@ -37,6 +37,8 @@ from unilseg_jax.input_pipeline.triplet import SCHEMA_VERSION
 from unilseg_jax.version import __version__
 
 PACKAGE = "unilseg_jax"
+COUNT = 12
+"""Pictures on a contact sheet, unless told otherwise."""
 EXTRAS = ("torch", "hf", "ray")
 """Those that a user of the package may want; `cuda` and `tpu` show as devices."""
 
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = _console()
     data_dir = _folder(arguments.data, "--data is the folder that prepare was given as --out")
     if arguments.preview is not None:
-        preview(arguments.preview, data_dir, arguments.count, arguments.output)
+        preview(arguments.preview, data_dir, arguments.count or COUNT, arguments.output)
         return
     sound = show_installation(console, data_dir)
     raw_folders = []
@@ -97,7 +99,7 @@ def show_sets(console: Console, data_dir: Path, raw_folders: Sequence[Path]) -> 
         raw_folders: folders that may hold raw files; none leaves out the column.
 
     Returns:
-        Whether no prepared set is damaged.
+        Whether every prepared set may be read and none is damaged.
     """
     builders = {name: load_builder(name) for name in builder_names()}
     states = inspect_sets(builders, data_dir, raw_folders)
@@ -114,7 +116,7 @@ def show_sets(console: Console, data_dir: Path, raw_folders: Sequence[Path]) -> 
             table.add_row(f"  {state.config}", *raw, *_cells(state))
     console.print(table)
     _show_lists(console, data_dir, builders, states)
-    return not any(state.damage for configs in states.values() for state in configs)
+    return not any(state.damage or state.denied for configs in states.values() for state in configs)
 
 
 def _show_lists(
@@ -123,6 +125,7 @@ def _show_lists(
     """Prints what is wrong, what is missing and what to do about it."""
     every = [state for configs in states.values() for state in configs]
     _say(console, "damaged; prepare them again with --overwrite:", (state.damage for state in every if state.damage))
+    _say(console, "not to be read by you:", (state.denied for state in every if state.denied))
     _say(
         console,
         "not as published:",
@@ -154,7 +157,7 @@ def _show_lists(
         (
             f"{state.name}/{state.config} in {_quoted(state.raw)}: {', '.join(state.pictures_wanted)}"
             for state in every
-            if state.raw and state.pictures_wanted and not state.usable
+            if state.raw and state.pictures_wanted and not (state.usable or state.denied)
         ),
     )
     _say(
@@ -205,6 +208,8 @@ def _cells(state: SetState) -> list[str]:
         return ["-", "", "", ""]
     if state.damage:
         return ["[red]damaged[/]", str(state.schema), "", ""]
+    if state.denied:
+        return ["[red]denied[/]", str(state.schema), "", ""]
     if not state.usable:
         return ["[yellow]outdated[/]", f"{state.schema}, {SCHEMA_VERSION} is wanted", "", ""]
     lines = []
@@ -276,12 +281,15 @@ def _devices() -> tuple[str, bool]:
 
 def _folder(path: str, meaning: str) -> Path:
     if not Path(path).is_dir():
-        raise UserError(f"no such folder: {path!r}; {meaning}")
+        what = f"{path!r} is a file, a folder is wanted" if Path(path).exists() else f"no such folder: {path!r}"
+        raise UserError(f"{what}; {meaning}")
     return Path(path)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = OneLineParser(prog="python -m unilseg_jax.doctor", description=__doc__.splitlines()[0])
+    parser = OneLineParser(
+        prog="python -m unilseg_jax.doctor", description=__doc__.splitlines()[0].removeprefix("Command: ")
+    )
     parser.add_argument("--data", type=path_text, required=True, metavar="DIR", help="folder of all prepared data sets")
     parser.add_argument(
         "--raw", type=path_text, metavar="DIR", help="folder of downloaded files, or one whose folders hold them"
@@ -291,11 +299,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME[/CONFIG][:SPLIT]",
         help="only write a contact sheet of this data set; without a split, of train or else the first one",
     )
-    parser.add_argument("--count", type=positive_int, default=12, metavar="N", help="pictures on it; default 12")
+    parser.add_argument("--count", type=positive_int, metavar="N", help=f"pictures on it; default {COUNT}")
     parser.add_argument(
         "--output", type=path_text, metavar="FILE.png", help="the sheet; default: NAME_CONFIG_SPLIT.png"
     )
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.preview is None and (arguments.output or arguments.count):
+        parser.error("--output and --count are of --preview, which is missing")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -69,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     predictor = Predictor(pretrained, input_size=arguments.input_size, dtype=arguments.dtype)
     # Opened before any is judged: what is missing should be known now, not after hours.
     works = _works(arguments, requests, predictor, weights, presence, console)
+    for work in works:
+        runner.refuse_to_replace_more(work)
     done: list[dict[str, Any]] = []
     with _Stop() as stop, _said_on_interrupt():
         for work in works:
@@ -134,6 +136,9 @@ def _check_paths(arguments: argparse.Namespace, requests: Sequence["_Request"]) 
         raise UserError(f"no such checkpoint: {arguments.checkpoint!r}; check the path")
     if any(one.benchmark for one in requests) and not Path(arguments.data).is_dir():
         raise UserError(f"--data {arguments.data!r} is no folder; name what prepare was given as --out")
+    tasks = [one.benchmark.task if one.benchmark else RUN for one in requests]
+    if arguments.presence and "generalized" not in tasks:
+        raise UserError("--presence is read for grefcoco alone, which is not asked for; leave it out")
     if arguments.presence and not Path(arguments.presence).is_file():
         raise UserError(f"no such presence file: {arguments.presence!r}; make it with --fit-presence")
     output = Path(arguments.output)
@@ -141,11 +146,23 @@ def _check_paths(arguments: argparse.Namespace, requests: Sequence["_Request"]) 
         raise UserError(f"--output {arguments.output!r} is a file, a folder is wanted")
     check_parents(output)
     if arguments.fit_presence:
-        if [one.benchmark.task if one.benchmark else RUN for one in requests] != ["generalized"]:
+        if tasks != ["generalized"]:
             raise UserError("--fit-presence wants one split of grefcoco and no other benchmark, such as grefcoco:train")
         if Path(arguments.fit_presence).is_dir():
             raise UserError(f"--fit-presence {arguments.fit_presence!r} is a folder, a file is wanted")
         check_parents(Path(arguments.fit_presence))
+        _check_presence_file(Path(arguments.fit_presence))
+
+
+def _check_presence_file(path: Path) -> None:
+    """Refuses to replace what is no presence file."""
+    if path.exists():
+        from unilseg_jax.evaluation.presence import PresenceModel
+
+        try:
+            PresenceModel.load(path)
+        except UserError:
+            raise UserError(f"--fit-presence {str(path)!r} is there and is no presence file; name a new one") from None
 
 
 class _Request(NamedTuple):

@@ -3,7 +3,7 @@
 import pickle
 from pathlib import Path
 
-from unilseg_jax.errors import UserError
+from unilseg_jax.errors import UserError, reason_of
 from unilseg_jax.input_pipeline import raw_files
 
 
@@ -29,7 +29,7 @@ def load_refs(path: Path) -> list:
         The refs as they stand in the file.
 
     Raises:
-        UserError: the file is missing, is no pickled list, or names a class.
+        UserError: the file is missing, cannot be read, is no pickled list, or names a class.
     """
     try:
         raw_files.note(path)
@@ -38,6 +38,8 @@ def load_refs(path: Path) -> list:
             refs = ClosedUnpickler(file, encoding="latin1").load()
     except FileNotFoundError:
         raise UserError(f"no such file: {str(path)!r}; REFER's refs file is wanted") from None
+    except OSError as error:
+        raise UserError(f"{str(path)!r} is not read: {reason_of(error)}") from None
     except UserError as error:
         raise UserError(f"{str(path)!r} is not read: {error}") from None
     # A broken pickle can raise nearly anything; the message names what.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from denied_files import deny
 from refer_synthetic import ReferFolder, drawn_mask, make_refer_folder, rectangle
 
 from unilseg_jax import prepare
@@ -92,6 +93,12 @@ def test_conversion_and_reading_need_no_tensorflow(raw):
 class Dangerous:
     def __reduce__(self):
         return (print, ("this must not run",))
+
+
+def test_refs_that_may_not_be_read_are_not_called_broken(raw, monkeypatch):
+    deny(monkeypatch, raw.refs_file.name)
+    with pytest.raises(UserError, match=r"\.p' is not read: Permission denied; allow the access or name another path"):
+        convert(raw)
 
 
 def test_pickle_naming_a_class_is_refused(raw):

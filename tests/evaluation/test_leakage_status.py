@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from denied_files import deny
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.evaluation.leakage_status import leakage_status, vocabulary_setting
@@ -88,6 +89,14 @@ def test_weights_without_a_run_are_unknown(tmp_path):
     for checkpoint in (tmp_path, tmp_path / "weights.pth"):
         found = status(str(checkpoint))
         assert found == {"status": "unknown", "reason": "these weights do not say what they were trained on"}
+
+
+@pytest.mark.parametrize("name", ["config.json", "leakage.json"])
+def test_files_that_may_not_be_read_are_not_called_damaged(tmp_path, monkeypatch, name):
+    run(tmp_path)
+    deny(monkeypatch, name)
+    with pytest.raises(UserError, match=rf"^cannot read .*{name}': Permission denied; allow the access or name"):
+        status(str(tmp_path))
 
 
 @pytest.mark.parametrize(

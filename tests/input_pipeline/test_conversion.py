@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,16 @@ def convert(raw: Path, *options: str, name: str = "image_folder", config: str = 
 
 def listed(directory: Path) -> list[dict]:
     return [json.loads(line) for line in (directory / "quarantine.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("options", [[], ["--workers=1"]])
+def test_no_temporary_folder_is_left(raw, tmp_path, monkeypatch, options):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))  # of the workers
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    convert(raw, *options)
+    assert not list(temporary.iterdir())
 
 
 @pytest.mark.parametrize("fault", [TypeError("a list is no number"), OverflowError("too large")])

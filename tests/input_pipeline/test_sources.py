@@ -12,6 +12,7 @@ from pathlib import Path
 import grain
 import numpy as np
 import pytest
+from denied_files import deny
 from PIL import Image
 
 from unilseg_jax import prepare
@@ -281,6 +282,29 @@ def test_a_damaged_file_is_named_and_what_to_do(more, tmp_path, pattern, harm, m
     with pytest.raises(UserError, match=message + ".*; prepare the data set again, with --overwrite") as caught:
         sources.open_source("refcoco", data_dir=tmp_path, split="train")
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_may_not_be_read_is_not_to_be_prepared_again(several, monkeypatch):
+    class Reader:
+        def __getitem__(self, number):
+            raise RuntimeError("open() failed: Permission denied; opening a file")  # as ArrayRecord says it
+
+    source = sources.TripletSource(several.directory, "train", len(several))
+    monkeypatch.setattr(source, "_opened", Reader())
+    with pytest.raises(UserError) as caught:
+        source.record(0)
+    message = str(caught.value)
+    assert message.endswith("-00001' cannot be read: Permission denied; allow the access or name another path")
+    assert "--overwrite" not in message
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "index-train.npz"])
+def test_a_description_that_may_not_be_read_is_not_to_be_prepared_again(several, monkeypatch, name):
+    deny(monkeypatch, name)
+    source = sources.TripletSource(several.directory, "train", len(several))
+    with pytest.raises(UserError, match=f"{name}' cannot be read: Permission denied; allow the access") as caught:
+        _ = source.record(0), source.index
+    assert "--overwrite" not in str(caught.value)
 
 
 def test_damage_that_shows_later_is_named_too(several):

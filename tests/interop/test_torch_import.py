@@ -127,6 +127,27 @@ def test_sizes_that_do_not_fit_are_refused_with_the_files_name(tmp_path):
         load_released(path)
 
 
+@pytest.mark.parametrize(
+    "name", ["fusion_proj.weight", "pixel_decoder.adapter_1.1.running_var", "backbone.visual.proj"]
+)
+def test_values_that_are_not_finite_are_refused_with_tensor_and_count(tmp_path, name):
+    tensors = random_released()
+    tensors[name].flat[:3] = [np.nan, np.inf, -np.inf]
+    path = write(tmp_path / "m.safetensors", tensors)
+    said = rf"m\.safetensors' are not all finite: 3 of {tensors[name].size:,} values of {name} are not; copy them again"
+    with pytest.raises(UserError, match=said) as caught:
+        load_released(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_many_tensors_that_are_not_finite_are_counted(tmp_path):
+    tensors = random_released()
+    for name in ("fusion_proj.weight", "fusion_proj.bias", "backbone.ln_final.bias"):
+        tensors[name][:] = np.nan
+    with pytest.raises(UserError, match="are not, and 2 more tensors have such values; copy them again"):
+        load_released(write(tmp_path / "m.safetensors", tensors))
+
+
 def test_half_precision_is_accepted_and_said(tmp_path, caplog):
     tensors = random_released()
     name = "fusion_proj.weight"

@@ -1,5 +1,6 @@
 """Checkpoints of a run: what is written is read again, bit by bit."""
 
+import errno
 import shutil
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from training_states import TINY, UNFINISHED, assert_same, leave_unfinished, on_disk, restore, save, some_state
 
 from unilseg_jax.errors import UserError
+from unilseg_jax.training.checkpoint import Checkpointer
 from unilseg_jax.training.model_directory import load_pretrained, write_model_file
 
 
@@ -68,6 +70,21 @@ def test_a_checkpoint_of_another_model_is_one_line(run, other):
     with pytest.raises(UserError, match="checkpoint of step 6 does not fit this config") as error:
         restore(run, other)
     assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_that_may_not_be_read_is_no_damaged_one(run, monkeypatch):
+    before, restored = on_disk(run), Checkpointer._restore
+
+    def refuse(self, step, state):
+        if step == 6:
+            raise PermissionError(errno.EACCES, "Permission denied", f"checkpoints/{step}")
+        return restored(self, step, state)
+
+    monkeypatch.setattr(Checkpointer, "_restore", refuse)
+    with pytest.raises(UserError, match=r"^the checkpoint of step 6 cannot be read: Permission denied; allow the"):
+        restore(run, some_state(7, 0))
+    assert on_disk(run) == before
+    assert len(before) > 1
 
 
 @pytest.mark.usefixtures("any_tree_is_a_model")

@@ -2,7 +2,10 @@
 
 import errno
 import json
+import logging
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -22,6 +25,7 @@ from unilseg_jax.errors import UserError
 from unilseg_jax.interop.pretrained import Pretrained
 from unilseg_jax.training import model_directory
 from unilseg_jax.training.model_directory import load_pretrained, save_pretrained
+from unilseg_jax.training.silence import raised_only
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +176,74 @@ def test_a_broken_model_directory_is_one_line(copied_run, damage, message):
     with pytest.raises(UserError, match=message) as error:
         load_pretrained(copied_run)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", [cut_model_file, forget_input_size, say_in_model_file(embed_dim=8.0)])
+def test_what_to_do_about_a_damaged_description_is_said(copied_run, damage):
+    damage(copied_run)
+    with pytest.raises(UserError, match=r"; copy the folder again, or name another checkpoint$"):
+        load_pretrained(copied_run)
+
+
+def test_cut_weights_are_one_line_that_ends_with_what_to_do(tmp_path):
+    """In a process of its own: what storage and event loop print comes later, and beside the error."""
+    folder = tmp_path / "m"
+    save_pretrained(folder, Pretrained(architecture=TINY, variables=model_variables()))
+    step = folder / model_directory.CHECKPOINTS / "7"
+    shutil.copytree(step.with_name("0"), step)
+    for path in (step / "variables").rglob("d/*"):
+        path.write_bytes(path.read_bytes()[:100])
+    code = (
+        "import sys; from unilseg_jax.errors import run_command\n"
+        "from unilseg_jax.training.model_directory import load_pretrained\n"
+        "run_command(lambda argv: load_pretrained(argv[0]), sys.argv[1:])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: the weights in {str(folder)!r} are damaged or cut short (")
+    advice = f"copy the folder again, or name another checkpoint, or move {str(step)!r} away to take step 0"
+    assert done.stderr.endswith(f"; {advice}\n")
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_run_that_reads_a_model_stays_as_silent_as_it_was(tmp_path):
+    save_pretrained(tmp_path / "m", Pretrained(architecture=TINY, variables=model_variables()))
+    before = list(logging.getLogger("asyncio").filters)
+    with raised_only():
+        silenced = list(logging.getLogger("asyncio").filters)
+        load_pretrained(tmp_path / "m")
+        assert logging.getLogger("asyncio").filters == silenced != before
+    assert logging.getLogger("asyncio").filters == before
+
+
+def test_a_cut_file_of_carried_tensors_is_one_line(tmp_path):
+    carried = {"backbone.visual.proj": np.ones((2, 3), np.float32)}
+    save_pretrained(tmp_path / "m", Pretrained(architecture=TINY, variables=model_variables(), carried=carried))
+    file = tmp_path / "m" / model_directory.CARRIED_FILE
+    file.write_bytes(file.read_bytes()[:-4])
+    said = r"the tensors of carried\.safetensors in .*m' are damaged or cut short \(.*\); copy the folder again"
+    with pytest.raises(UserError, match=said):
+        load_pretrained(tmp_path / "m")
+    assert load_pretrained(tmp_path / "m", with_carried=False).carried == {}
+
+
+def test_weights_that_may_not_be_read_are_not_called_damaged(copied_run, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", "d/0")
+
+    monkeypatch.setattr(model_directory.ocp.Checkpointer, "restore", refuse)
+    said = r"the weights in .* cannot be read: Permission denied; allow the access or name another path$"
+    with pytest.raises(UserError, match=said):
+        load_pretrained(copied_run)
+
+
+def test_weights_that_are_not_finite_are_refused_with_their_name(tmp_path):
+    variables = model_variables()
+    variables["params"]["text_encoder"]["text_projection"][0, :2] = [np.nan, np.inf]
+    save_pretrained(tmp_path / "m", Pretrained(architecture=TINY, variables=variables))
+    said = r"m' are not all finite: 2 of 1,024 values of params/text_encoder/text_projection are not; copy them again"
+    with pytest.raises(UserError, match=said):
+        load_pretrained(tmp_path / "m")
 
 
 def test_weights_that_do_not_fit_the_description_are_listed(tmp_path):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from unilseg_jax.errors import UserError
+from unilseg_jax.errors import UserError, reason_of
 from unilseg_jax.evaluation.benchmarks import BENCHMARKS
 from unilseg_jax.input_pipeline import leakage_files
 
@@ -114,5 +114,7 @@ def _read(path: Path) -> dict | None:
         if not isinstance(content, dict):
             raise ValueError("an object is wanted")
         return content
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"cannot read {str(path)!r}: {reason_of(error)}") from None
+    except ValueError as error:
         raise UserError(f"{str(path)!r} is damaged ({error}); restore it") from None

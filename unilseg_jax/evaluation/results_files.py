@@ -2,10 +2,11 @@
 
 import json
 import math
+import os
 import reprlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from unilseg_jax.errors import UserError, checked_file, reason_of
 
@@ -84,11 +85,12 @@ def read_arguments(arguments: Sequence[str]) -> list[Results]:
         arguments: paths of files and folders; one that is named twice is read once.
 
     Raises:
-        UserError: there is no such file, or it is not one of results; names it and the place within.
+        UserError: there is no such file, it may not be read, or it is not one of results; names it and the place
+            within.
     """
     found = []
     for argument in dict.fromkeys(arguments):
-        results = [read_results(path, argument) for path in _files(argument)]
+        results = [read_results(path, argument) for path in files_of(argument)]
         scored = [one for one in results if one.numbers]
         if not scored:
             raise _bad(Path(results[0].path), "has no numbers")
@@ -96,16 +98,29 @@ def read_arguments(arguments: Sequence[str]) -> list[Results]:
     return found
 
 
-def _files(argument: str) -> Iterator[Path]:
-    """Yields the files that an argument names."""
+def files_of(argument: str) -> Iterator[Path]:
+    """Yields the files that an argument names: itself, or those in and below a folder.
+
+    Raises:
+        UserError: there are none, or a folder may not be looked into.
+    """
     path = Path(argument)
     if not path.is_dir():
         yield checked_file(argument, "results file")
         return
-    found = sorted(path.rglob(RESULTS_FILE))
+    found = sorted(
+        Path(folder) / RESULTS_FILE
+        for folder, _, names in os.walk(path, onerror=_refuse_folder)
+        if RESULTS_FILE in names
+    )
     if not found:
         raise UserError(f"no {RESULTS_FILE} in or below {argument!r}; name what evaluate wrote")
     yield from found
+
+
+def _refuse_folder(error: OSError) -> NoReturn:
+    """Refuses a folder that cannot be looked into: results in it would be missing without a word."""
+    raise UserError(f"cannot look into the folder {error.filename!r}: {reason_of(error)}") from error
 
 
 def read_results(path: Path, argument: str = "") -> Results:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from unilseg_jax.errors import UserError
 from unilseg_jax.evaluation import curves, html_report, submission, video_view
 from unilseg_jax.evaluation.journal import Journal
 from unilseg_jax.evaluation.judged import choose
@@ -25,6 +26,8 @@ from unilseg_jax.interop.output import written_whole
 
 FILES = ("report.html", "curves.png", "*.gif", "submission-*.zip")
 """What there is in a result's folder beside its results."""
+PART = "-part"
+"""Ends the name of a submission that is not of all videos."""
 EXAMPLES = 4
 """Predictions of each group in the report."""
 
@@ -77,6 +80,29 @@ def finished_results(work: Work) -> dict[str, Any] | None:
         return results if results["work"] == work.fingerprint else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
+
+
+def refuse_to_replace_more(work: Work) -> None:
+    """Refuses work on a part of a split whose results would replace those of more of it.
+
+    Raises:
+        UserError: names the folder.
+    """
+    if work.units == len(work.judge) or finished_results(work) is not None:
+        return
+    try:
+        results = json.loads((work.folder / RESULTS_FILE).read_text(encoding="utf-8"))
+        images = max((int(entry["passport"]["images"]) for entry in results["numbers"]), default=0)
+    except (OSError, ValueError, LookupError, TypeError):
+        images = 0
+    # Where nothing is scored there are no numbers to tell it by.
+    whole = any(not path.stem.endswith(PART) for path in work.folder.glob("submission-*.zip"))
+    if images > work.facts.images or whole:
+        held = f"{images} pictures" if images > work.facts.images else "the whole split"
+        raise UserError(
+            f"{str(work.folder)!r} holds results of {held}, which those of the first {work.facts.images} alone would "
+            "replace; name another --output"
+        )
 
 
 def judge_share(
@@ -159,7 +185,7 @@ def _write_videos(work: Work, chosen: dict[str, list[tuple[int, int]]]) -> None:
     judge = work.judge
     assert isinstance(judge, VideoJudge)
     if judge.writes_submissions:
-        part = "" if work.units == len(judge) else "-part"
+        part = "" if work.units == len(judge) else PART
         wanted = judge.wanted_masks(work.units)
         for protocol in judge.protocols:
             parts = [judge.masks_file(protocol, unit) for unit in range(work.units)]

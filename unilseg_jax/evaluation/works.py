@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from unilseg_jax.errors import UserError
+from unilseg_jax.errors import UserError, reason_of
 from unilseg_jax.evaluation.benchmarks import Benchmark
 from unilseg_jax.evaluation.judges import JUDGES
 from unilseg_jax.evaluation.judges.referring import GeneralizedJudge, ReferringJudge
@@ -115,7 +115,9 @@ def of_run(options: Options, name: str, predictor: Predictor, weights: str) -> l
         raise UserError(f"--benchmark run wants the directory of a training run, {options.checkpoint!r} is none")
     try:
         evals = json.loads(path.read_text(encoding="utf-8"))["evals"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except OSError as error:
+        raise UserError(f"cannot read {str(path)!r}: {reason_of(error)}") from None
+    except (ValueError, LookupError, TypeError) as error:
         raise UserError(f"{str(path)!r} is damaged ({error}); restore it") from None
     if name and name not in evals:
         raise UserError(f"the run has no evaluation {name!r}; it has {', '.join(evals) or 'none'}")

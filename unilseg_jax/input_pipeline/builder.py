@@ -61,6 +61,13 @@ class SetConfig(tfds.core.BuilderConfig):
         }
 
 
+class _Info(tfds.core.DatasetInfo):
+    """What a set says of itself, from this machine alone."""
+
+    def initialize_from_bucket(self) -> None:
+        """Does nothing: TFDS would make a temporary folder for what its own bucket knows, and leave it behind."""
+
+
 class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Converts the files of one data set. A subclass is called `Builder` and gives what has no body here.
 
@@ -223,8 +230,12 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return self.builder_config.homepage or self.HOMEPAGE
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
-            features=triplet.features(), homepage=self.homepage, disable_shuffling=True
+        return _Info(
+            builder=self,
+            description=self.get_metadata().description,
+            features=triplet.features(),
+            homepage=self.homepage,
+            disable_shuffling=True,
         )
 
     def _download_and_prepare(self, *args, **kwargs) -> None:

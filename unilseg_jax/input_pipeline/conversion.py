@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from unilseg_jax.errors import UserError
+from unilseg_jax.errors import UserError, reason_of
 from unilseg_jax.input_pipeline.triplet import SCHEMA_VERSION
 
 QUARANTINE_FILE = "quarantine.jsonl"
@@ -234,6 +234,8 @@ def read_report(directory: Path) -> tuple[dict[str, SplitCounts], dict[str, Spli
             for name in ("videos", "expressions"):
                 setattr(counts.setdefault(split, SplitCounts()), name, sizes[name])
                 setattr(wanted, name, sizes[f"published_{name}"])
+    except PermissionError as error:
+        raise UserError(f"the report {str(path)!r} cannot be read: {reason_of(error)}") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"no readable report in {str(path)!r} ({error}); prepare the data set again") from None
     return counts, published

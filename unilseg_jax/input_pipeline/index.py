@@ -22,7 +22,7 @@ from PIL import Image
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.images import to_8_bits, white_of
-from unilseg_jax.input_pipeline.prepared import AGAIN
+from unilseg_jax.input_pipeline.prepared import fault
 from unilseg_jax.input_pipeline.triplet import NOTHING
 
 _Numbers = np.ndarray | Sequence[int]
@@ -115,7 +115,7 @@ def read_index(directory: Path, split: str) -> Index | None:
     """Returns the index of a split, None if it was prepared without one.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged or may not be read.
     """
     path = _file(directory, split)
     if not path.exists():
@@ -125,7 +125,7 @@ def read_index(directory: Path, split: str) -> Index | None:
             return Index(*(arrays[name].astype(dtype, copy=False) for name, dtype in _DTYPES.items()))
     # NumPy and zipfile raise many kinds.
     except Exception as error:
-        raise UserError(f"the index {str(path)!r} is damaged ({error}); {AGAIN}") from None
+        raise UserError(f"the index {str(path)!r} {fault(error)}") from None
 
 
 def _file(directory: Path, split: str) -> Path:

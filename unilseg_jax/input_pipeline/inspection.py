@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unilseg_jax.errors import UserError
+from unilseg_jax.errors import UserError, denial
 from unilseg_jax.input_pipeline.conversion import QUARANTINE_FILE, SplitCounts, differences, read_report
 from unilseg_jax.input_pipeline.index import read_index
 from unilseg_jax.input_pipeline.prepared import finished_versions, split_sizes
@@ -31,6 +31,7 @@ class SetState:
         counts: of the prepared set, by split.
         published: sizes as the data set's authors give them, by split.
         damage: what is wrong with the prepared set, "" if nothing.
+        denied: why the prepared set may not be read, "" if it may; then nobody knows whether it is damaged.
         without_index: splits of the prepared set that have no index; one is made when they are first trained on.
         left_over: files of a conversion that was interrupted or refused.
     """
@@ -45,23 +46,24 @@ class SetState:
     counts: Mapping[str, SplitCounts] = dataclasses.field(default_factory=dict)
     published: Mapping[str, SplitCounts] = dataclasses.field(default_factory=dict)
     damage: str = ""
+    denied: str = ""
     without_index: tuple[str, ...] = ()
     left_over: tuple[Path, ...] = ()
 
     @property
     def usable(self) -> bool:
         """Whether this code can read the prepared set."""
-        return self.directory is not None and not self.damage and self.schema == SCHEMA_VERSION
+        return self.directory is not None and not (self.damage or self.denied) and self.schema == SCHEMA_VERSION
 
     @property
     def convertible(self) -> bool:
         """Whether its raw files are there, with pictures, and still to be converted."""
-        return self.raw is not None and not self.pictures_wanted and not self.usable
+        return self.raw is not None and not (self.pictures_wanted or self.usable or self.denied)
 
     @property
     def missing(self) -> list[str]:
         """What is to be fetched: the configuration, or the splits that the prepared set lacks."""
-        if not self.fetch or self.damage or self.convertible:
+        if not self.fetch or self.damage or self.denied or self.convertible:
             return []
         if not self.usable:
             return [f"{self.name}/{self.config}"]
@@ -139,7 +141,7 @@ def _prepared(state: SetState, directory: Path) -> SetState:
         state = dataclasses.replace(state, counts=counts, published=published)
         return dataclasses.replace(state, without_index=_check_records(directory, counts))
     except UserError as error:
-        return dataclasses.replace(state, damage=str(error))
+        return dataclasses.replace(state, **{"denied" if denial(error) else "damage": str(error)})
 
 
 def _check_records(directory: Path, counts: Mapping[str, SplitCounts]) -> tuple[str, ...]:

@@ -1,11 +1,13 @@
 """Prepared data sets as folders: where they lie, and what they say of themselves."""
 
+import difflib
 import os
 import re
 from pathlib import Path
 from typing import Any
 
-from unilseg_jax.errors import UserError
+from unilseg_jax.errors import UserError, denial
+from unilseg_jax.input_pipeline.catalogue import builder_names
 from unilseg_jax.input_pipeline.triplet import SCHEMA_VERSION
 
 AGAIN = "prepare the data set again, with --overwrite"
@@ -37,7 +39,13 @@ def find_set(name: str, data_dir: str | os.PathLike) -> Path:
         others = sorted(path.parent.name for path in data_dir.glob(f"*/{base}") if finished_versions(path))
         if others and not config:
             wanted = f"is {others[0]}/{base} meant?"
-        raise UserError(f"no prepared data set {name!r} in {str(data_dir)!r}; {wanted}")
+        elif base not in (known := builder_names()):
+            close = difflib.get_close_matches(base, known, n=1)
+            wanted = f"is {close[0]!r} meant?" if close else f"there are builders for {', '.join(known) or 'none'}"
+        elsewhere = ", or say where it lies (train: --config.data_dir=DIR, other commands: --data DIR)"
+        raise UserError(
+            f"no prepared data set {name!r} in {str(data_dir)!r}; {wanted}{'' if wanted.endswith('?') else elsewhere}"
+        )
     readable = [path for path in versions if int(path.name.split(".")[0]) == SCHEMA_VERSION]
     if not readable:
         raise UserError(f"{str(versions[-1])!r} has another schema version, {SCHEMA_VERSION} is wanted; {wanted}")
@@ -58,7 +66,7 @@ def described_set(directory: Path) -> Any:
     """Opens what a prepared data set says of itself, as a tfds builder.
 
     Raises:
-        UserError: `dataset_info.json` or `features.json` is damaged or missing.
+        UserError: `dataset_info.json` or `features.json` is damaged, missing or may not be read.
     """
     import tensorflow_datasets as tfds
 
@@ -71,7 +79,7 @@ def described_set(directory: Path) -> Any:
             file = "dataset_info.json"
         except Exception:
             file = "features.json"
-        raise _bad_description(directory / file, one_line(error)) from None
+        raise UserError(f"the description in {str(directory / file)!r} {fault(error)}") from None
 
 
 def split_sizes(directory: Path) -> dict[str, int]:
@@ -83,12 +91,16 @@ def split_sizes(directory: Path) -> dict[str, int]:
     sizes = {name: split.num_examples for name, split in described_set(directory).info.splits.items()}
     for split, size in sizes.items():
         if size < 1:
-            raise _bad_description(directory / "dataset_info.json", f"{split} has {size} records")
+            file = str(directory / "dataset_info.json")
+            raise UserError(f"the description in {file!r} is damaged ({split} has {size} records); {AGAIN}")
     return sizes
 
 
-def _bad_description(file: Path, reason: str) -> UserError:
-    return UserError(f"the description in {str(file)!r} is damaged ({reason}); {AGAIN}")
+def fault(error: Exception) -> str:
+    """Returns what is wrong with a file of a prepared set that was not read, and what to do."""
+    if denied := denial(error):
+        return f"cannot be read: {denied}"
+    return f"is damaged ({one_line(error)}); {AGAIN}"
 
 
 def one_line(error: Exception) -> str:

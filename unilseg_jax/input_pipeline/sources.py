@@ -13,7 +13,7 @@ from rich.progress import track
 
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline.index import Index, IndexWriter, read_index, write_index
-from unilseg_jax.input_pipeline.prepared import AGAIN, described_set, find_set, one_line, split_sizes
+from unilseg_jax.input_pipeline.prepared import AGAIN, described_set, fault, find_set, one_line, split_sizes
 from unilseg_jax.input_pipeline.triplet import Triplet, check_version, decode_record
 
 
@@ -83,7 +83,7 @@ class TripletSource:
 
         Raises:
             IndexError: there is none of this number.
-            UserError: its file is damaged, or it is of another schema version.
+            UserError: its file is damaged or may not be read, or it is of another schema version.
         """
         index = int(index)
         if not 0 <= index < len(self):
@@ -157,7 +157,7 @@ class TripletSource:
             raise UserError(f"record {number} of {self!r}: {error}") from None
         # ArrayRecord and protobuf report a missing or damaged file in their own ways.
         except Exception as error:
-            reason = f"{str(self._file_of(number))!r} is damaged ({one_line(error)}); {AGAIN}"
+            reason = f"{str(self._file_of(number))!r} {fault(error)}"
             raise UserError(f"record {number} of {self!r} is not read: {reason}") from None
 
     def _reader(self) -> Any:

@@ -14,6 +14,7 @@ from unilseg_jax.interop.differences import differences, refuse
 from unilseg_jax.interop.files import TensorFile, find_weights, read_tensors
 from unilseg_jax.interop.infer import swin_sizes, text_sizes
 from unilseg_jax.interop.layout import Entry, Transform, swin_entries, text_entries
+from unilseg_jax.interop.pretrained import check_finite
 from unilseg_jax.interop.torch_import import assemble
 from unilseg_jax.models.architecture import TEXT_HEAD_WIDTH, Architecture
 
@@ -185,6 +186,7 @@ def _fill(
     ]
     said = f" (the file has {'; '.join(other)})" if other else ""
     refuse(path, lines, f"{source.what}{said}")
+    check_finite(path, tensors)
     return assemble(entries, tensors)["params"]
 
 

@@ -1,6 +1,8 @@
 """A trained model in memory, wherever it came from."""
 
 import dataclasses
+import os
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -27,6 +29,27 @@ def check_input_size(size: int, source: str) -> None:
     """
     if not MIN_SIDE <= size <= MAX_INPUT_SIDE:
         raise UserError(f"{source} is {size} px; {MIN_SIDE} to {MAX_INPUT_SIDE} px are wanted")
+
+
+def check_finite(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
+    """Refuses weights of which some are not finite; all that such a model computes may be no number.
+
+    Args:
+        path: the file or folder that they are of, for the message.
+        tensors: by name; whole numbers are always finite.
+
+    Raises:
+        UserError: names the first of such tensors, and how many of its values are not finite.
+    """
+    counts = {name: value.size - int(np.count_nonzero(np.isfinite(value))) for name, value in tensors.items()}
+    spoilt = [name for name, count in counts.items() if count]
+    if spoilt:
+        first, more = spoilt[0], len(spoilt) - 1
+        others = f", and {more} more {'tensor has' if more == 1 else 'tensors have'} such values" if more else ""
+        raise UserError(
+            f"the weights in {str(path)!r} are not all finite: {counts[first]:,} of {tensors[first].size:,} values of "
+            f"{first} are not{others}; copy them again, or name others"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from unilseg_jax.interop.differences import differences, refuse
 from unilseg_jax.interop.files import TensorFile, read_tensors
 from unilseg_jax.interop.infer import infer_architecture, infer_image_tower
 from unilseg_jax.interop.layout import Entry, Transform, released_entries
-from unilseg_jax.interop.pretrained import RELEASED_INPUT_SIZE, Pretrained, check_input_size
+from unilseg_jax.interop.pretrained import RELEASED_INPUT_SIZE, Pretrained, check_finite, check_input_size
 
 
 def load_released(path: str | os.PathLike, *, word_len: int | None = None, input_size: int | None = None) -> Pretrained:
@@ -24,7 +24,8 @@ def load_released(path: str | os.PathLike, *, word_len: int | None = None, input
 
     Raises:
         UserError: the file cannot be read, or its tensors are not exactly those of such a model (every
-            missing, surplus and mis-shaped one is listed), or the input size is not possible.
+            missing, surplus and mis-shaped one is listed), some values are not finite, or the input size is not
+            possible.
     """
     pretrained, notes = read_released(path, word_len=word_len, input_size=input_size)
     for note in notes:
@@ -54,6 +55,7 @@ def pretrained_of(file: TensorFile, *, word_len: int | None = None, input_size: 
         raise UserError(f"{str(file.path)!r}: {error}") from error
     entries = released_entries(sizes, infer_image_tower(shapes))
     refuse(file.path, differences(entries, file.tensors), "a complete model in the released layout")
+    check_finite(file.path, file.tensors)
     carried = {}
     for entry in entries:
         if entry.transform is Transform.UNUSED:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from unilseg_jax.errors import ExternalError, UserError
+from unilseg_jax.errors import ExternalError, UserError, denial
 from unilseg_jax.training import distributed
 from unilseg_jax.training.model_directory import CHECKPOINTS
 from unilseg_jax.training.silence import first_line
@@ -58,7 +58,7 @@ class Checkpointer:
             warn: takes a line for each damaged checkpoint.
 
         Raises:
-            UserError: there are checkpoints, and none can be read.
+            UserError: there are checkpoints, and none can be read, or this user may not read one.
         """
         errors: dict[int, Exception] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -66,6 +66,8 @@ class Checkpointer:
                 restored = self._restore(step, state)
                 found: Exception | None = None
             except Exception as error:  # Orbax and its storage raise many kinds
+                if denied := denial(error):
+                    raise UserError(f"the checkpoint of step {step} cannot be read: {denied}") from error
                 restored, found = state, error
             if not distributed.all_say(found is None):
                 errors[step] = found or ExternalError("another process cannot read it")

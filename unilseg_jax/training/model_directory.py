@@ -21,16 +21,17 @@ import numpy as np
 import orbax.checkpoint as ocp
 from safetensors.numpy import load_file, save_file
 
-from unilseg_jax.errors import UserError, reason_of
-from unilseg_jax.interop.differences import variable_differences
+from unilseg_jax.errors import UserError, denial, reason_of
+from unilseg_jax.interop.differences import leaves_by_path, variable_differences
 from unilseg_jax.interop.output import check_new_folder, written_whole
-from unilseg_jax.interop.pretrained import Pretrained
+from unilseg_jax.interop.pretrained import Pretrained, check_finite
 from unilseg_jax.models.architecture import Architecture
 from unilseg_jax.training.silence import first_line, raised_only
 
 MODEL_FILE = "model.json"
 CARRIED_FILE = "carried.safetensors"
 CHECKPOINTS = "checkpoints"
+_AGAIN = "copy the folder again, or name another checkpoint"
 
 
 def write_json(path: Path, value: dict | list) -> None:
@@ -82,8 +83,8 @@ def load_pretrained(directory: str | os.PathLike, *, with_carried: bool = True) 
         with_carried: also read the tensors that only an export or another run wants.
 
     Raises:
-        UserError: the directory is missing, is not a model's, holds no finished checkpoint, or its weights do not fit
-            its description.
+        UserError: the directory is missing, is not a model's, holds no finished checkpoint, or its weights cannot be
+            read, do not fit its description or are not all finite.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -95,30 +96,50 @@ def load_pretrained(directory: str | os.PathLike, *, with_carried: bool = True) 
     steps = ocp.utils.checkpoint_steps(root) if root.is_dir() else []
     if not steps:
         raise UserError(f"{str(directory)!r} holds no finished checkpoint yet")
-    path, carried_file = root / str(max(steps)), directory / CARRIED_FILE
+    path = root / str(max(steps))
     item = "ema" if (path / "ema").is_dir() else "variables"
     # All items are named, so that Orbax does not warn of those that nobody reads.
     items = ocp.CompositeCheckpointHandler(
         **{name: ocp.StandardCheckpointHandler() for name in ("variables", "ema", "optimizer")}
     )
     try:
-        with ocp.Checkpointer(items) as checkpointer:
+        os.listdir(path / item)  # Orbax takes a folder that may not be entered for an empty one
+        with raised_only(), ocp.Checkpointer(items) as checkpointer:
             shapes = checkpointer.metadata(path).item_metadata[item]
             target = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
             arguments = ocp.args.Composite(**{item: ocp.args.StandardRestore(target)})
             restored = checkpointer.restore(path, args=arguments)[item]
-        carried = load_file(carried_file) if with_carried and carried_file.exists() else {}
-    except Exception as error:  # Orbax, its storage and safetensors raise many kinds
-        raise UserError(f"the weights in {str(directory)!r} are damaged or cut short: {first_line(error)}") from error
+    except Exception as error:  # Orbax and its storage raise many kinds
+        older = [step for step in steps if step < max(steps)]
+        aside = f", or move {str(path)!r} away to take step {max(older)}" if older else ""
+        raise _unreadable(directory, "the weights", error, f"{_AGAIN}{aside}") from error
     if lines := variable_differences(architecture, restored):
         head = f"the weights in {str(directory)!r} are not those of its {MODEL_FILE}; {len(lines)} variables differ"
         raise UserError("\n  ".join([head, *lines]))
+    check_finite(directory, leaves_by_path(restored))
     return Pretrained(
         architecture=architecture,
         variables=jax.tree.map(np.asarray, dict(restored)),
         input_size=input_size,
-        carried=carried,
+        carried=_read_carried(directory) if with_carried else {},
     )
+
+
+def _read_carried(directory: Path) -> dict[str, np.ndarray]:
+    """Returns the tensors that were carried along, nothing if there are none."""
+    file = directory / CARRIED_FILE
+    try:
+        return load_file(file) if file.exists() else {}
+    except Exception as error:  # safetensors has kinds of its own
+        raise _unreadable(directory, f"the tensors of {CARRIED_FILE}", error, _AGAIN) from error
+
+
+def _unreadable(directory: Path, what: str, error: Exception, advice: str) -> UserError:
+    """Returns what is wrong with a file of a model directory, and what to do: it is damaged, or may not be read."""
+    what = f"{what} in {str(directory)!r}"
+    if denied := denial(error):
+        return UserError(f"{what} cannot be read: {denied}")
+    return UserError(f"{what} are damaged or cut short ({first_line(error)}); {advice}")
 
 
 def _read_model_file(directory: Path) -> tuple[Architecture, int]:
@@ -141,9 +162,9 @@ def _read_model_file(directory: Path) -> tuple[Architecture, int]:
     except OSError as error:
         raise UserError(f"cannot read {str(file)!r}: {reason_of(error)}") from error
     except KeyError as error:
-        raise UserError(f"{str(file)!r} is damaged: it has no {error}") from error
+        raise UserError(f"{str(file)!r} is damaged: it has no {error}; {_AGAIN}") from error
     except (ValueError, TypeError) as error:
-        raise UserError(f"{str(file)!r} is damaged: {error}") from error
+        raise UserError(f"{str(file)!r} is damaged: {error}; {_AGAIN}") from error
     return architecture, input_size
 
 

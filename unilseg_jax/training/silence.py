@@ -22,7 +22,8 @@ def raised_only() -> Iterator[None]:
 
     Orbax logs an error in every thread that meets it. Where one array cannot be written, the storage reports each of
     the others to an event loop that is gone, and the loop's futures complain when they are collected: both may happen
-    after the block, so after an error, and only then, these two reports stay silenced.
+    after the block, so after an error, and only then, these two reports stay silenced. Such blocks may lie within one
+    another.
     """
     absl, loop = logging.getLogger("absl"), logging.getLogger("asyncio")
     level, hook = absl.level, sys.unraisablehook
@@ -31,13 +32,16 @@ def raised_only() -> Iterator[None]:
         if _LOOP_IS_GONE not in str(unraisable.exc_value):
             hook(unraisable)
 
+    def no_echo(record: logging.LogRecord) -> bool:  # of this block alone: a logger keeps no filter twice
+        return _is_no_echo(record)
+
     absl.setLevel(logging.CRITICAL)
-    loop.addFilter(_is_no_echo)
+    loop.addFilter(no_echo)
     sys.unraisablehook = filtered
     try:
         yield
         sys.unraisablehook = hook
-        loop.removeFilter(_is_no_echo)
+        loop.removeFilter(no_echo)
     finally:
         absl.setLevel(level)
 
