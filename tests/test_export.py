@@ -1,6 +1,7 @@
 """The command that writes a released file."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -52,11 +53,41 @@ def test_convert_then_export_gives_the_file_back(tmp_path):
 def test_a_trained_model_is_filled_up_and_said(tmp_path, capsys):
     save_trained(tmp_path / "run", word_len=9)
     export.main(["--checkpoint", str(tmp_path / "run"), "--output", str(tmp_path / "out.safetensors")])
-    assert "filled with zeros" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "filled with zeros" in out
+    assert "note: the authors' code cannot build this model before it is changed" in out
+    assert "tensors of a converted model\n" in out
     tensors = load_file(tmp_path / "out.safetensors")
     assert {name: value.shape for name, value in tensors.items()} == {e.name: e.shape for e in released_entries(TINY)}
     again = load_released(tmp_path / "out.safetensors")
     assert (again.architecture.word_len, again.input_size) == (9, 96)
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        (None, "tensors of step 30\n"),
+        ("ema", "tensors of step 30, its moving average\n"),
+        ("score", "tensors of step 30, the best evaluation's\n"),
+    ],
+)
+def test_which_weights_were_taken_is_said(tmp_path, capsys, item, said):
+    save_trained(tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoints" / "30"
+    checkpoint.with_name("0").rename(checkpoint)
+    if item:
+        shutil.copytree(checkpoint / "variables", checkpoint / item)
+    export.main(["--checkpoint", str(tmp_path / "run"), "--output", str(tmp_path / "out.safetensors")])
+    assert said in capsys.readouterr().out
+
+
+def test_a_best_checkpoint_beside_is_named(tmp_path, capsys):
+    save_trained(tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text("{}")
+    (tmp_path / "run" / "best").mkdir()
+    export.main(["--checkpoint", str(tmp_path / "run"), "--output", str(tmp_path / "out.safetensors")])
+    line = f"tensors of step 0, the newest; those of the best evaluation are in {tmp_path / 'run' / 'best'}\n"
+    assert line in capsys.readouterr().out
 
 
 @pytest.mark.torch

@@ -154,7 +154,8 @@ def test_a_long_phrase_is_cut_and_said_so_once(checkpoint, pictures, tmp_path, c
         ({"checkpoint": "absent"}, "no such checkpoint"),
         ({"checkpoint": "{tmp}"}, "model.json"),
         ({"checkpoint": "{tmp}/notes.jpg"}, "notes.jpg"),
-        ({"output": "{tmp}/notes.jpg"}, "notes.jpg"),
+        ({"output": "{tmp}/notes.jpg"}, "notes.jpg' is a file, a folder is wanted\n"),
+        ({"output": "{tmp}/notes.jpg/out"}, "notes.jpg' is a file, a folder is wanted there"),
         ({"output": "{tmp}/full"}, "predictions.json' is a folder"),
         ({"output": ""}, "--output: the path is empty"),
         ({"pictures": [""]}, "--image: the path is empty"),
@@ -187,6 +188,12 @@ def test_a_mistake_costs_one_line_and_exit_code_2(checkpoint, pictures, tmp_path
     assert message in error
     assert {path.name for path in tmp_path.iterdir()} <= {"notes.jpg", "full", "out"}
     assert not list(tmp_path.glob("out/*"))
+
+
+def test_help_says_what_the_confidence_is(capsys):
+    with pytest.raises(SystemExit):
+        predict.main(["--help"])
+    assert "is the mean probability inside the mask" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_folder_that_takes_no_files_is_refused_before_the_model_is_loaded(

@@ -179,6 +179,17 @@ def test_wrong_argument_is_one_line(tmp_path, capsys, arguments, message):
     assert error.count("\n") == 1
 
 
+def test_a_configuration_is_no_part_of_the_name(tmp_path):
+    with pytest.raises(UserError, match=r"'refcoco/refcoco'; say prepare refcoco --config refcoco$"):
+        prepare.main(["refcoco/refcoco", "--raw", str(tmp_path), "--out", str(tmp_path / "out")])
+
+
+def test_a_file_as_raw_folder_is_called_a_file(tmp_path):
+    (tmp_path / "raw").touch()
+    with pytest.raises(UserError, match="raw' is a file, a folder is wanted; --raw is the folder with the downloaded"):
+        prepare.main(["refcoco", "--raw", str(tmp_path / "raw"), "--out", str(tmp_path / "out")])
+
+
 def test_help_names_every_option():
     command = [sys.executable, "-m", "unilseg_jax.prepare", "--help"]
     text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout

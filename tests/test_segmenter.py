@@ -1,6 +1,10 @@
 """The user's API on a small model with random weights: what it returns and refuses, what it computes once."""
 
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +23,7 @@ from unilseg_jax.segmenter import Prediction
 from unilseg_jax.text.tokenizer import PhraseCutWarning, tokenize
 from unilseg_jax.training.model_directory import save_pretrained
 
+TESTS = Path(__file__).resolve().parent
 PHRASES = ["the dog on the left", "all sky", "a wheel"]
 
 
@@ -79,6 +84,32 @@ def test_an_encoded_image_serves_any_number_of_phrases(segmenter, picture, predi
     segmented = segmenter.segment(encoded, PHRASES)
     assert isinstance(segmented, Prediction)
     np.testing.assert_array_equal(segmented.probs, prediction.probs)
+
+
+def with_encoder(change):
+    """Returns the small model with another image encoder."""
+    params = small_pretrained().variables["params"]
+    params = params | {"image_encoder": jax.tree.map(change, params["image_encoder"])}
+    return dataclasses.replace(small_pretrained(), variables=small_pretrained().variables | {"params": params})
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (lambda: Segmenter(small_pretrained(), input_size=32), r"another input size \(64, here 32\)"),
+        (lambda: Segmenter(small_pretrained(), dtype="bfloat16"), r"another dtype \(float32, here bfloat16\)"),
+        (lambda: Segmenter(with_encoder(np.negative)), "other weights"),
+    ],
+    ids=["input size", "dtype", "weights"],
+)
+def test_an_image_that_was_encoded_otherwise_is_refused(segmenter, picture, other, message):
+    with pytest.raises(UserError, match=f"the picture was encoded with {message}; encode it with this Segmenter"):
+        other().segment(segmenter.encode(picture), PHRASES)
+
+
+def test_an_image_that_the_same_encoder_has_seen_is_taken(segmenter, picture, prediction):
+    again = Segmenter(with_encoder(np.copy), prompts_at_once=2).segment(segmenter.encode(picture), PHRASES)
+    np.testing.assert_array_equal(again.probs, prediction.probs)
 
 
 def compiled():
@@ -158,11 +189,54 @@ def test_missing_and_empty_phrases_are_refused(segmenter, picture, phrases):
 
 
 @pytest.mark.parametrize(
-    "options", [{"resize": "crop"}, {"threshold": 0.0}, {"threshold": 1.0}, {"threshold": float("nan")}]
+    "options",
+    [
+        {"resize": "crop"},
+        {"threshold": 0.0},
+        {"threshold": 1.0},
+        {"threshold": float("nan")},
+    ],
 )
 def test_impossible_options_are_refused(segmenter, picture, options):
     with pytest.raises(UserError, match=next(iter(options))):
         segmenter.predict(picture, PHRASES, **options)
+
+
+WRONG_TYPES = """
+import numpy as np
+from small_model import small_pretrained
+from unilseg_jax import Segmenter
+from unilseg_jax.errors import UserError
+
+segmenter, picture = Segmenter(small_pretrained()), np.zeros((8, 8, 3), np.uint8)
+for call in (
+    lambda: segmenter.segment("a.png", ["dog"]),
+    lambda: segmenter.segment(picture, ["dog"]),
+    lambda: segmenter.predict(picture, None),
+    lambda: segmenter.predict(picture, iter(["dog"])),
+    lambda: segmenter.predict(picture, ["dog"], threshold="0.5"),
+    lambda: segmenter.predict(picture, ["dog"], threshold=np.array([0.4, 0.6])),
+):
+    try:
+        call()
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_wrong_types_are_refused_in_one_line():
+    """In a process of its own, since the tests check all types before."""
+    path = os.pathsep.join(str(place) for place in (TESTS, TESTS.parent))
+    command = [sys.executable, "-c", WRONG_TYPES]
+    result = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == [
+        "encoded is a str; what encode() returned is wanted (predict() takes a picture)",
+        "encoded is a ndarray; what encode() returned is wanted (predict() takes a picture)",
+        "phrases is a NoneType; a list of at least one text is wanted",
+        "phrases is a list_iterator; a list of at least one text is wanted",
+        "threshold = '0.5'; a number between 0 and 1 is wanted",
+        "threshold = array([0.4, 0.6]); a number between 0 and 1 is wanted",
+    ]
 
 
 def test_a_long_phrase_warns_once(segmenter, picture):

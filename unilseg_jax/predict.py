@@ -29,6 +29,7 @@ from unilseg_jax.command_line import OneLineParser, path_text
 from unilseg_jax.errors import UserError, run_command
 from unilseg_jax.input_pipeline.images import read_image
 from unilseg_jax.input_pipeline.phrases import check_phrase
+from unilseg_jax.interop.output import check_parents
 from unilseg_jax.ops.masks import mask_to_rle
 from unilseg_jax.ops.overlay import draw_overlay
 from unilseg_jax.text.tokenizer import PhraseCutWarning, kept_text
@@ -70,7 +71,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> OneLineParser:
-    parser = OneLineParser(prog="python -m unilseg_jax.predict", description=__doc__.splitlines()[0])
+    parser = OneLineParser(
+        prog="python -m unilseg_jax.predict",
+        description=__doc__.splitlines()[0].removeprefix("Command: "),
+        epilog="The confidence (mean_confidence in predictions.json) is the mean probability inside the mask.",
+    )
     parser.add_argument(
         "--checkpoint",
         required=True,
@@ -119,6 +124,9 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _make_folder(output: Path) -> None:
     """Makes the output folder and tries whether it takes files."""
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {str(output)!r} is a file, a folder is wanted")
+    check_parents(output)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

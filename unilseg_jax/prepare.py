@@ -21,7 +21,7 @@ from rich.console import Console
 from unilseg_jax.command_line import OneLineParser, path_text, positive_int
 from unilseg_jax.errors import UserError, run_command
 from unilseg_jax.input_pipeline.builder import MAX_SKIPPED, TripletBuilder
-from unilseg_jax.input_pipeline.catalogue import load_builder, load_stand_in
+from unilseg_jax.input_pipeline.catalogue import builder_names, load_builder, load_stand_in
 from unilseg_jax.input_pipeline.conversion import Conversion
 from unilseg_jax.input_pipeline.conversion_report import progress, say, show_report, shown
 from unilseg_jax.input_pipeline.engines import ENGINES
@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _arguments(argv)
     raw, out = Path(arguments.raw), Path(arguments.out) if arguments.out else None
     console = Console(file=sys.stdout)
+    _check_name(arguments.name)
     builder_class = load_builder(arguments.name)
     if out is not None:
         _check_out(out, arguments.workers)
@@ -51,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if out is None:
         raise UserError("--out is missing: the folder of all prepared data sets (only --synthetic goes without it)")
     if not raw.is_dir():
-        raise UserError(f"no such folder: {str(raw)!r}; --raw is the folder with the downloaded files")
+        what = f"{str(raw)!r} is a file, a folder is wanted" if raw.exists() else f"no such folder: {str(raw)!r}"
+        raise UserError(f"{what}; --raw is the folder with the downloaded files")
     configs, refused = _wanted_configs(builder_class, raw, arguments), {}
     out.mkdir(parents=True, exist_ok=True)
     for config in configs:
@@ -77,6 +79,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if refused:
         lines = (f"{arguments.name}/{config}: {reason}" for config, reason in refused.items())
         raise UserError("\nerror: ".join(lines))
+
+
+def _check_name(name: str) -> None:
+    """Refuses a data set that is named with its configuration, as the other commands name it."""
+    base, _, config = name.partition("/")
+    if config and base in builder_names():
+        raise UserError(f"no builder for the data set {name!r}; say prepare {base} --config {config}")
 
 
 def _check_out(out: Path, workers: int | None) -> None:
@@ -219,7 +228,9 @@ def _run(builder: TripletBuilder, raw: Path) -> None:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = OneLineParser(prog="python -m unilseg_jax.prepare", description=__doc__.splitlines()[0])
+    parser = OneLineParser(
+        prog="python -m unilseg_jax.prepare", description=__doc__.splitlines()[0].removeprefix("Command: ")
+    )
     parser.add_argument("name", help="data set, a folder of data/ such as refcoco")
     parser.add_argument("--raw", type=path_text, required=True, metavar="DIR", help="folder of the downloaded files")
     parser.add_argument("--out", type=path_text, metavar="DIR", help="folder of all prepared data sets")

@@ -5,17 +5,21 @@ and cuts at 0.5 (`resize="stretch"`). Probabilities are clipped to 0 to 1, since
 """
 
 import dataclasses
+import functools
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from unilseg_jax import shapes
 from unilseg_jax.errors import UserError, checked_file
-from unilseg_jax.evaluation.predictor import DTYPES, EncodedImage, Predictor, default_buckets, split
+from unilseg_jax.evaluation.predictor import DTYPES, Predictor, default_buckets, split
+from unilseg_jax.evaluation.predictor import EncodedImage as _Encoded
 from unilseg_jax.evaluation.predictor import decode_features as _decode
 from unilseg_jax.evaluation.predictor import encode_image as _encode
 from unilseg_jax.evaluation.text_features import encode_text
@@ -41,6 +45,20 @@ class Prediction:
     masks: Bool[np.ndarray, "p h w"]
     phrases: tuple[str, ...]
     threshold: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncodedImage(_Encoded):
+    """A picture behind the image encoder, ready for any number of phrases.
+
+    Attributes:
+        maps: the encoder's levels, for one picture.
+        original_size: height and width of the picture, in pixels.
+        resize: a key of `ops.geometry.RESIZES`.
+        encoder: input size, kind of numbers and checksum of the weights of the image encoder that it went through.
+    """
+
+    encoder: tuple[int, str, int]
 
 
 class Segmenter:
@@ -135,7 +153,7 @@ class Segmenter:
         # All that can be wrong comes before the long part.
         _check_threshold(threshold)
         tokens = self.tokens(phrases)
-        return self._segment(self.encode(image, resize=resize), phrases, tokens, threshold)
+        return self._segment(self._predictor.encode(image, resize), phrases, tokens, threshold)
 
     def encode(self, image: ImageSource, *, resize: str = "letterbox") -> EncodedImage:
         """Does the part of `predict` that does not depend on the phrases; `segment` does the rest.
@@ -147,25 +165,36 @@ class Segmenter:
         Raises:
             UserError: the picture cannot be read, or `resize` is not known.
         """
-        return self._predictor.encode(image, resize)
+        encoded = self._predictor.encode(image, resize)
+        parts = {field.name: getattr(encoded, field.name) for field in dataclasses.fields(encoded)}
+        return EncodedImage(**parts, encoder=self._encoder)
+
+    @functools.cached_property
+    def _encoder(self) -> tuple[int, str, int]:
+        """What tells this model's encoded pictures from those of others."""
+        checksum = 0
+        for leaf in jax.tree.leaves(self._variables["params"]["image_encoder"]):
+            checksum = zlib.crc32(np.ascontiguousarray(leaf), checksum)
+        return self.input_size, jnp.dtype(self._model.dtype).name, checksum
 
     def segment(self, encoded: EncodedImage, phrases: Sequence[str], *, threshold: float | None = None) -> Prediction:
         """Segments an encoded picture by phrases.
 
         Args:
-            encoded: what `encode` returned.
+            encoded: what `encode` returned, of this Segmenter or of one with the same image encoder and input size.
             phrases: raw texts, at least one.
             threshold: the cut between 0 and 1; None takes the one that goes with the way of resizing.
 
         Raises:
-            UserError: a phrase has no words, or the threshold is not possible.
+            UserError: the picture was encoded otherwise, a phrase has no words, or the threshold is not possible.
         """
         _check_threshold(threshold)
+        self._check_encoded(encoded)
         return self._segment(encoded, phrases, self.tokens(phrases), threshold)
 
     def _segment(
         self,
-        encoded: EncodedImage,
+        encoded: _Encoded,
         phrases: Sequence[str],
         tokens: Int[np.ndarray, "p l"],
         threshold: float | None,
@@ -181,6 +210,8 @@ class Segmenter:
         Raises:
             UserError: there is no phrase, one has no words, or the model has another vocabulary.
         """
+        if not isinstance(phrases, str) and not hasattr(phrases, "__len__"):
+            raise UserError(f"phrases is a {type(phrases).__name__}; a list of at least one text is wanted")
         return self._predictor.tokens(phrases)
 
     def logits(
@@ -211,6 +242,19 @@ class Segmenter:
         logits = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
         return logits[:, 0] if single else logits[:, :prompts]
 
+    def _check_encoded(self, encoded: EncodedImage) -> None:
+        """Refuses what is no picture that this model's image encoder has seen."""
+        if not isinstance(encoded, EncodedImage):
+            raise UserError(
+                f"encoded is a {type(encoded).__name__}; what encode() returned is wanted (predict() takes a picture)"
+            )
+        (size, dtype, weights), (own_size, own_dtype, own_weights) = encoded.encoder, self._encoder
+        differs = [f"another input size ({size}, here {own_size})"] if size != own_size else []
+        differs += [f"another dtype ({dtype}, here {own_dtype})"] if dtype != own_dtype else []
+        differs += ["other weights"] if weights != own_weights else []
+        if differs:
+            raise UserError(f"the picture was encoded with {', '.join(differs)}; encode it with this Segmenter")
+
     def _check_batch(self, images: np.ndarray | Array, tokens: np.ndarray | Array) -> None:
         """Refuses what `logits` cannot take."""
         sizes = self.architecture
@@ -234,5 +278,9 @@ class Segmenter:
 
 
 def _check_threshold(threshold: float | None) -> None:
-    if threshold is not None and not 0 < threshold < 1:
-        raise UserError(f"threshold = {threshold}; a number between 0 and 1 is wanted")
+    try:
+        fits = threshold is None or 0 < threshold < 1
+    except (TypeError, ValueError):  # a text, or an array of several
+        fits = False
+    if not fits:
+        raise UserError(f"threshold = {threshold!r}; a number between 0 and 1 is wanted")

@@ -87,11 +87,6 @@ def _complete(pretrained: Pretrained) -> tuple[dict[str, np.ndarray], list[str]]
         )
     elif lines := differences(unused, here):
         raise UserError("\n  ".join(["the unused tensors kept aside are not complete:", *lines]))
-    if sizes.ffn_width != Architecture().ffn_width:
-        notes.append(
-            f"ffn_width is {sizes.ffn_width}; the released code has {Architecture().ffn_width} built in and "
-            "must be changed to load the file"
-        )
     return carried, notes
 
 
