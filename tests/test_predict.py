@@ -14,7 +14,8 @@ from PIL import Image
 from small_model import small_pretrained
 
 from unilseg_jax import Segmenter, predict
-from unilseg_jax.errors import run_command
+from unilseg_jax.errors import UserError, run_command
+from unilseg_jax.evaluation.presence import PresenceModel
 from unilseg_jax.ops.masks import rle_to_mask
 from unilseg_jax.training.model_directory import save_pretrained
 
@@ -113,6 +114,43 @@ def test_the_papers_protocol_and_a_threshold(checkpoint, pictures, tmp_path, cap
     assert "nothing found" in capsys.readouterr().out
 
 
+@pytest.fixture
+def presence(checkpoint, tmp_path):
+    """A file by which what covers less than some share of the picture is not there, by the released protocol alone."""
+
+    def write(least_share, weights=None):
+        path = tmp_path / "presence.json"
+        rows = {"released": np.array([-100 * np.log(least_share), 0.0, 0.0, 100.0, 0.0])}
+        weights = weights or Segmenter.from_pretrained(checkpoint).weights_sha256
+        PresenceModel(coefficients=rows, fitted_on="grefcoco:train", weights_sha256=weights).save(path)
+        return str(path)
+
+    return write
+
+
+def test_what_is_probably_not_there_gets_an_empty_mask(checkpoint, pictures, entries, presence, tmp_path, capsys):
+    shares = {e["phrase"]: e["area"] / np.prod(e["segmentation"]["size"]) for e in entries[:2]}
+    less, more = sorted(shares, key=shares.get)
+    assert shares[less] < 0.95 * shares[more], "this test wants two masks of different sizes"
+    file = presence(np.sqrt(shares[less] * shares[more]))
+    predict.main(arguments(checkpoint, pictures[:1], PHRASES, tmp_path / "out", "--presence", file))
+    found = {e["phrase"]: e for e in json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]}
+    assert found[less]["presence"] < 0.5 < found[more]["presence"]
+    assert (found[less]["area"], found[less]["mean_confidence"]) == (0, None)
+    assert not np.asarray(Image.open(tmp_path / "out" / found[less]["mask_file"])).any()
+    assert found[more]["area"] == next(e["area"] for e in entries if e["phrase"] == more)
+    assert "presence" in capsys.readouterr().out
+    assert "presence" not in entries[0]
+
+
+def test_a_presence_score_of_another_model_or_protocol_is_refused(checkpoint, pictures, presence, tmp_path):
+    given = checkpoint, pictures, PHRASES, tmp_path / "out", "--presence"
+    with pytest.raises(UserError, match="was fitted for other weights"):
+        predict.main(arguments(*given, presence(0.5, "0" * 64)))
+    with pytest.raises(UserError, match="was fitted for the protocol released, not for paper"):
+        predict.main(arguments(*given, presence(0.5), "--resize", "stretch"))
+
+
 def test_a_picture_in_the_output_folder_is_not_overwritten(checkpoint, pictures, tmp_path):
     own = tmp_path / "a.png", tmp_path / "a_overlay.png"
     for path in own:
@@ -164,6 +202,9 @@ def test_a_long_phrase_is_cut_and_said_so_once(checkpoint, pictures, tmp_path, c
         ({"more": ["--threshold", "1"]}, "between 0 and 1"),
         ({"more": ["--threshold", "nan"]}, "between 0 and 1"),
         ({"more": ["--resize", "crop"]}, "crop"),
+        ({"more": ["--presence", "absent.json"]}, "no such presence file: 'absent.json'"),
+        ({"more": ["--presence", "{tmp}/notes.jpg"]}, "notes.jpg' is no presence file"),
+        ({"more": ["--presence", "{tmp}/notes.jpg", "--threshold", "0.4"]}, "not allowed with argument"),
     ],
 )
 def test_a_mistake_costs_one_line_and_exit_code_2(checkpoint, pictures, tmp_path, monkeypatch, capsys, change, message):

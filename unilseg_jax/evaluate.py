@@ -65,7 +65,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = Console(stderr=True, emoji=False, quiet=process > 0)
     pretrained = _load(arguments.checkpoint)
     weights = weights_sha256(pretrained.variables)
-    presence = _presence(arguments.presence, weights)
+    presence = None
+    if arguments.presence:
+        from unilseg_jax.evaluation.presence import PresenceModel
+
+        presence = PresenceModel.of_weights(arguments.presence, weights)
     predictor = Predictor(pretrained, input_size=arguments.input_size, dtype=arguments.dtype)
     # Opened before any is judged: what is missing should be known now, not after hours.
     works = _works(arguments, requests, predictor, weights, presence, console)
@@ -203,17 +207,6 @@ def _load(checkpoint: str) -> "Pretrained":
     from unilseg_jax.interop.torch_import import load_released
 
     return load_released(checkpoint)
-
-
-def _presence(path: str | None, weights: str) -> "PresenceModel | None":
-    from unilseg_jax.evaluation.presence import PresenceModel
-
-    if path is None:
-        return None
-    model = PresenceModel.load(path)
-    if model.weights_sha256 != weights:
-        raise UserError(f"--presence {path!r} was fitted for other weights; fit it again with --fit-presence")
-    return model
 
 
 def _fit_presence(path: str, work: "Work", found: "UnitResult", weights: str) -> None:

@@ -1,7 +1,7 @@
 """Command: segments pictures by phrases; writes masks, overlays and predictions.json.
 
 Usage: python -m unilseg_jax.predict --checkpoint C --image I [--image J ...] --phrase P [--phrase Q ...]
-    --output DIR [--resize letterbox|stretch] [--threshold T]
+    --output DIR [--resize letterbox|stretch] [--threshold T | --presence FILE]
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import unicodedata
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ from rich.progress import track
 from rich.table import Table
 
 from unilseg_jax.command_line import OneLineParser, path_text
-from unilseg_jax.errors import UserError, run_command
+from unilseg_jax.errors import UserError, checked_file, run_command
 from unilseg_jax.input_pipeline.images import read_image
 from unilseg_jax.input_pipeline.phrases import check_phrase
 from unilseg_jax.interop.output import check_parents
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from unilseg_jax.segmenter import Segmenter
 
     segmenter = Segmenter.from_pretrained(arguments.checkpoint)
+    presence = _presence(arguments, segmenter) if arguments.presence else None
     _warn_of_cut_phrases(arguments.phrase, segmenter.architecture.word_len)
     taken = {path.name.casefold() for path in map(Path, arguments.image) if _same(path.parent, output)}
     taken.add(RESULTS_FILE)
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = Console(stderr=True, emoji=False)
     several = len(arguments.image) > 1
     for path in track(arguments.image, "pictures", console=console, disable=not several):
-        entries += _segment_picture(segmenter, path, arguments, output, taken)
+        entries += _segment_picture(segmenter, presence, path, arguments, output, taken)
     with _replacing(output / RESULTS_FILE) as temporary:
         report = {"checkpoint": arguments.checkpoint, "predictions": entries}
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -74,7 +75,8 @@ def _parser() -> OneLineParser:
     parser = OneLineParser(
         prog="python -m unilseg_jax.predict",
         description=__doc__.splitlines()[0].removeprefix("Command: "),
-        epilog="The confidence (mean_confidence in predictions.json) is the mean probability inside the mask.",
+        epilog="The confidence (mean_confidence in predictions.json) is the mean probability inside the mask; it does "
+        "not say whether anything of the phrase is there, which --presence does.",
     )
     parser.add_argument(
         "--checkpoint",
@@ -94,11 +96,19 @@ def _parser() -> OneLineParser:
         default="letterbox",
         help="how the picture becomes square: as released (default), or as in the paper",
     )
-    parser.add_argument(
+    cut = parser.add_mutually_exclusive_group()
+    cut.add_argument(
         "--threshold",
         type=_threshold,
         metavar="T",
         help="probability above which a pixel belongs to the mask (default: 0.35 letterbox, 0.5 stretch)",
+    )
+    cut.add_argument(
+        "--presence",
+        type=path_text,
+        metavar="FILE",
+        help="what evaluate --fit-presence wrote for this checkpoint: what is probably not in the picture at all gets "
+        "an empty mask, and each phrase its probability to be there",
     )
     return parser
 
@@ -117,9 +127,22 @@ def _check(arguments: argparse.Namespace) -> None:
         check_phrase(phrase)
     if not Path(arguments.checkpoint).exists():
         raise UserError(f"no such checkpoint: {arguments.checkpoint!r}; check the path")
+    if arguments.presence:
+        checked_file(arguments.presence, "presence file")
     for path in arguments.image:
         read_image(path)
     _make_folder(Path(arguments.output))
+
+
+def _presence(arguments: argparse.Namespace, segmenter: "Segmenter") -> Callable[[np.ndarray, float], float]:
+    """Returns what tells the probability that something is there of a map and its threshold."""
+    from unilseg_jax.evaluation.presence import PresenceModel, features_of
+    from unilseg_jax.evaluation.protocols import PROTOCOLS
+
+    model = PresenceModel.of_weights(arguments.presence, segmenter.weights_sha256)
+    protocol = next(name for name, each in PROTOCOLS.items() if each.resize == arguments.resize)
+    model.check_protocol(protocol)
+    return lambda probs, threshold: float(model.score(features_of(probs, threshold)[None], protocol)[0])
 
 
 def _make_folder(output: Path) -> None:
@@ -155,6 +178,7 @@ def _warn_of_cut_phrases(phrases: Sequence[str], word_len: int) -> None:
 
 def _segment_picture(
     segmenter: "Segmenter",
+    presence: Callable[[np.ndarray, float], float] | None,
     path: str,
     arguments: argparse.Namespace,
     output: Path,
@@ -164,6 +188,7 @@ def _segment_picture(
 
     Args:
         segmenter: the model.
+        presence: see `_presence`; None believes every mask.
         path: of the picture, as it was given.
         arguments: of the command.
         output: the folder to write to.
@@ -177,6 +202,9 @@ def _segment_picture(
         # Said once for all pictures by `_warn_of_cut_phrases`.
         warnings.simplefilter("ignore", PhraseCutWarning)
         prediction = segmenter.predict(image, arguments.phrase, resize=arguments.resize, threshold=arguments.threshold)
+    there = [presence(probs, prediction.threshold) for probs in prediction.probs] if presence else None
+    if there is not None:
+        prediction.masks[np.array(there) < 0.5] = False
     stem = _file_part(Path(path).stem) or "image"
     overlay_name = _unique(f"{stem}_overlay", taken)
     _write_picture(output / overlay_name, draw_overlay(image, prediction.masks, prediction.phrases))
@@ -198,6 +226,7 @@ def _segment_picture(
                 },
                 "area": int(mask.sum()),
                 "mean_confidence": float(probs[mask].mean(dtype=np.float64)) if mask.any() else None,
+                **({} if there is None else {"presence": there[number - 1]}),
                 "threshold": prediction.threshold,
                 "resize": arguments.resize,
                 "mask_file": mask_name,
@@ -252,7 +281,8 @@ def _printable(name: str) -> str:
 
 def _print_table(entries: list[dict], output: Path) -> None:
     """Prints one row per picture and phrase."""
-    table = Table("image", "phrase", "mask px", "confidence")
+    with_presence = any("presence" in entry for entry in entries)
+    table = Table("image", "phrase", "mask px", "confidence", *(["presence"] if with_presence else []))
     for entry in entries:
         confidence = entry["mean_confidence"]
         table.add_row(
@@ -260,6 +290,7 @@ def _print_table(entries: list[dict], output: Path) -> None:
             escape(entry["phrase_read"]),
             str(entry["area"]),
             "nothing found" if confidence is None else f"{confidence:.3f}",
+            *([f"{entry['presence']:.3f}"] if with_presence else []),
         )
     console = Console(emoji=False)
     console.print(table)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 
 from unilseg_jax import shapes
 from unilseg_jax.errors import UserError, checked_file
+from unilseg_jax.evaluation.passport import weights_sha256
 from unilseg_jax.evaluation.predictor import DTYPES, Predictor, default_buckets, split
 from unilseg_jax.evaluation.predictor import EncodedImage as _Encoded
 from unilseg_jax.evaluation.predictor import decode_features as _decode
@@ -168,6 +169,11 @@ class Segmenter:
         encoded = self._predictor.encode(image, resize)
         parts = {field.name: getattr(encoded, field.name) for field in dataclasses.fields(encoded)}
         return EncodedImage(**parts, encoder=self._encoder)
+
+    @functools.cached_property
+    def weights_sha256(self) -> str:
+        """The hash of all weights that results of `evaluate` and presence files name them by."""
+        return weights_sha256(self._variables)
 
     @functools.cached_property
     def _encoder(self) -> tuple[int, str, int]:

@@ -64,6 +64,18 @@ class PresenceModel:
         intercept, *weights = self.coefficients[protocol]
         return expit(intercept + statistics @ np.array(weights))
 
+    def check_protocol(self, name: str) -> None:
+        """Refuses a protocol by which no map was made when the score was fitted.
+
+        Raises:
+            UserError: it is one.
+        """
+        if name not in self.coefficients:
+            raise UserError(
+                f"the presence score was fitted for the protocol {', '.join(self.coefficients)}, not for {name}; fit "
+                "it for both"
+            )
+
     def save(self, path: str | os.PathLike) -> None:
         """Writes a JSON file, under a temporary name first."""
         text = json.dumps(
@@ -79,6 +91,18 @@ class PresenceModel:
         partial = Path(f"{os.fspath(path)}.partial")
         partial.write_text(text + "\n", encoding="utf-8")
         partial.replace(path)
+
+    @classmethod
+    def of_weights(cls, path: str | os.PathLike, weights_sha256: str) -> "PresenceModel":
+        """Reads what `save` wrote, for a model of these weights.
+
+        Raises:
+            UserError: there is no such file, it is none of these, or it was fitted for other weights.
+        """
+        model = cls.load(path)
+        if model.weights_sha256 != weights_sha256:
+            raise UserError(f"--presence {str(path)!r} was fitted for other weights; fit it again with --fit-presence")
+        return model
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "PresenceModel":

@@ -150,11 +150,8 @@ def of_run(options: Options, name: str, predictor: Predictor, weights: str) -> l
 
 def _check_presence(presence: PresenceModel, where: str, protocols: Sequence[Protocol]) -> None:
     """Refuses a score that was fitted for other protocols, or on what is judged."""
-    if absent := [one.name for one in protocols if one.name not in presence.coefficients]:
-        raise UserError(
-            f"the presence score was fitted for the protocol {', '.join(presence.coefficients)}, not for {absent[0]}; "
-            "fit it for both, or say --protocol"
-        )
+    for one in protocols:
+        presence.check_protocol(one.name)
     if presence.fitted_on == where:
         raise UserError(f"the presence score was fitted on {where} itself; fit it on another split")
 
