@@ -1,6 +1,7 @@
 """The command `evaluate` on stand-ins of every benchmark: what it writes and refuses, and what it does only once."""
 
 import contextlib
+import csv
 import functools
 import inspect
 import io
@@ -96,7 +97,7 @@ def test_every_benchmark_has_results_and_a_report(everything):
         folder = output / f"{name}-{split}"
         files = {path.name for path in folder.iterdir()}
         task = BENCHMARKS[name].task
-        wanted = {"results.json", "report.html"}
+        wanted = {"results.json", "report.html", "samples.csv"}
         wanted |= {"curves.png"} if task == "salient" else set()
         wanted |= {f"submission-{one}.zip" for one in PROTOCOLS} if task == "video" else set()
         views = {"best.gif", "median.gif", "worst.gif"} if task.startswith("video") else set()
@@ -107,6 +108,26 @@ def test_every_benchmark_has_results_and_a_report(everything):
     for name in LEFT_OUT:
         assert f"left out: {name}:" in err
     assert str(output) in out
+
+
+@pytest.mark.parametrize(("name", "split"), SPLITS)
+def test_every_sample_has_a_line_with_its_score(everything, name, split):
+    folder = everything[0] / f"{name}-{split}"
+    with (folder / "samples.csv").open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert all(set(line) == {"image", "phrase", "kind", "score"} for line in lines)
+    if name.endswith("_submission"):
+        assert lines == []
+        return
+    scores = np.array([float(line["score"]) for line in lines])
+    assert (scores >= 0).all()
+    assert (scores <= 1).all()
+    first = read_results(folder / "results.json").numbers[0]
+    means = {"referring": "miou", "generalized": "giou", "video": "j_and_f", "video_objects": "j_and_f"}
+    if BENCHMARKS[name].task in means:
+        assert scores.mean() == pytest.approx(first.metrics[means[BENCHMARKS[name].task]])
+    else:
+        assert len(lines) == first.passport["images"]
 
 
 @pytest.mark.parametrize(("name", "split"), SPLITS)

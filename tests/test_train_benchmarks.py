@@ -60,7 +60,7 @@ def test_the_folder_of_an_evaluation_holds_what_evaluate_writes(finished):
     workdir, _ = finished
     summary = json.loads((workdir / "summary.json").read_text())["benchmarks"]
     folder = workdir / summary["ecssd"]["results"]
-    assert {path.name for path in folder.iterdir()} == {"results.json", "report.html", "curves.png"}
+    assert {path.name for path in folder.iterdir()} == {"results.json", "report.html", "samples.csv", "curves.png"}
     passport = json.loads((folder / "results.json").read_text())["numbers"][0]["passport"]
     assert (passport["protocol"], passport["images"], passport["complete"]) == ("paper", 2, False)
     assert passport["leakage"]["status"] == "clean"

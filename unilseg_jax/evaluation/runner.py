@@ -1,5 +1,6 @@
 """Evaluates one split of a benchmark: shares the work, writes down what is finished, makes results and report."""
 
+import csv
 import dataclasses
 import functools
 import hashlib
@@ -15,7 +16,7 @@ from unilseg_jax.errors import UserError
 from unilseg_jax.evaluation import curves, html_report, submission, video_view
 from unilseg_jax.evaluation.journal import Journal
 from unilseg_jax.evaluation.judged import choose
-from unilseg_jax.evaluation.judges.base import Judge, UnitResult
+from unilseg_jax.evaluation.judges.base import Judge, Rows, UnitResult
 from unilseg_jax.evaluation.judges.salient import SalientJudge
 from unilseg_jax.evaluation.judges.video import VideoJudge
 from unilseg_jax.evaluation.passport import Facts, entries, versions
@@ -24,7 +25,8 @@ from unilseg_jax.evaluation.results_files import RESULTS_FILE, SCHEMA_VERSION
 from unilseg_jax.input_pipeline.sources import TripletSource
 from unilseg_jax.interop.output import written_whole
 
-FILES = ("report.html", "curves.png", "*.gif", "submission-*.zip")
+SAMPLES_FILE = "samples.csv"
+FILES = ("report.html", SAMPLES_FILE, "curves.png", "*.gif", "submission-*.zip")
 """What there is in a result's folder beside its results."""
 PART = "-part"
 """Ends the name of a submission that is not of all videos."""
@@ -164,10 +166,24 @@ def write_results(work: Work, journal: Journal) -> dict[str, Any]:
     if isinstance(work.judge, VideoJudge):
         _write_videos(work, chosen)
     html_report.write_report(work.folder / "report.html", results, examples, saliency)
+    _write_samples(work.folder / SAMPLES_FILE, found.samples)
     with written_whole(work.folder / RESULTS_FILE) as partial:
         partial.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     journal.remove()
     return results
+
+
+def _write_samples(path: Path, samples: Rows) -> None:
+    """Writes a line per sample, by which two models can be compared picture by picture."""
+    names = ("image", "phrase", "kind", "score")
+    with (
+        written_whole(path) as partial,
+        partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        lines = csv.writer(file)
+        lines.writerow(names)
+        for *texts, score in zip(*(samples[name].tolist() for name in names), strict=True):
+            lines.writerow([*texts, "" if math.isnan(score) else score])
 
 
 def _chosen(found: UnitResult) -> dict[str, list[tuple[int, int]]]:
