@@ -223,6 +223,8 @@ def main() -> None:
         parser.error(
             f"--fsdp {arguments.fsdp}: fewer than the last of --devices are wanted, or nothing goes along data"
         )
+    if odd := [devices for devices in arguments.predict if devices % arguments.fsdp]:
+        parser.error(f"--predict {odd[0]}: a multiple of --fsdp {arguments.fsdp} is wanted")
     found = print_counts(arguments)
     from unilseg_jax.training import planning
 

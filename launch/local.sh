@@ -6,7 +6,7 @@ set -uo pipefail
 [ $# -ge 2 ] || { echo "usage: launch/local.sh CONFIG WORKDIR [--config.key=value ...]" >&2; exit 2; }
 config=$1 workdir=$2
 shift 2
-# What starts again compiles nothing.
+# For what starts again.
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$workdir/compiled}
 run='' asked=''
 trap 'asked=1; [ -z "$run" ] || kill -TERM "$run" 2>/dev/null' TERM USR1 INT

@@ -15,7 +15,7 @@ set -uo pipefail
 [ $# -ge 2 ] || { echo "usage: sbatch launch/slurm.sh CONFIG WORKDIR [--config.key=value ...]" >&2; exit 2; }
 config=$1 workdir=$2
 shift 2
-# What starts again compiles nothing.
+# For what starts again.
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$workdir/compiled}
 # No GPUs per task: each process must see all GPUs of its node. JAX takes the one of its number there, and NCCL
 # reaches the others directly. The coordinator's address is not to be looked for behind a proxy.

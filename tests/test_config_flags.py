@@ -52,8 +52,10 @@ FLAGS = {
     ),
     "text for a number": ([QUICKSTART, "--config.steps=many"], "--config.steps=many: invalid literal"),
     "number for a table": ([QUICKSTART, "--config.loss=3"], "config.loss is a table, with the keys auxiliary_weight, "),
-    "no value": ([QUICKSTART, "--config.steps"], "--config.steps"),
-    "set for a size": ([f"{REFCOCO}:refcocog"], "no variant 'refcocog'; every config has debug, tiny"),
+    "no value": ([QUICKSTART, "--config.steps"], "Missing value for flag --config.steps"),
+    "element": ([QUICKSTART, "--config.optim.decay_at[0]=abc"], "give the whole value, --config.optim.decay_at=…"),
+    "element of a table": ([QUICKSTART, "--config.mesh[0]=1"], "no single element can be changed"),
+    "set for a size": ([f"{REFCOCO}:refcocog"], "no variant 'refcocog'; there are debug, tiny"),
 }
 
 

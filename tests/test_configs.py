@@ -175,6 +175,16 @@ def test_one_key_says_where_the_prepared_sets_are(name):
     assert [entry.data_dir for entry in entries] == ["there", *["prepared"] * (len(entries) - 1)]
 
 
+def test_a_source_that_is_used_twice_is_changed_at_one_place():
+    config = configs.base_config()
+    source = configs.dataset_source("refcoco", data_dir=config.get_ref("data_dir"), split="val")
+    config.input.sources.a, config.evals.b = configs.training_source(source), configs.evaluation(source)
+    config.input.sources.a.data_dir = "there"
+    config.data_dir = "elsewhere"
+    found = [each.data_dir for each in (source, config.input.sources.a, config.evals.b.source)]
+    assert found == ["elsewhere", "there", "elsewhere"]
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("finetune")])
 def test_a_fine_tuning_starts_from_stage_2_unless_told_otherwise(name):
     assert load(name).init.to_dict() == {"model": "runs/stage2", "swin": "", "clip": ""}
@@ -191,7 +201,7 @@ def test_sizes_of_the_mixture_are_the_published_ones():
 
 
 def test_a_variant_that_is_not_known_is_refused_with_those_that_are():
-    with pytest.raises(UserError, match="no variant 'huge'; every config has debug, tiny, small, base, large"):
+    with pytest.raises(UserError, match="no variant 'huge'; there are debug, tiny, small, base, large"):
         load("stage2:huge")
     with pytest.raises(UserError, match="no row 'both' of Table 8; wanted baseline, pre_fusion"):
         load("ablation:both")

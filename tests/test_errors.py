@@ -3,6 +3,8 @@
 import errno
 import importlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -174,3 +176,46 @@ def test_checked_file_takes_files_only(tmp_path):
         checked_file(tmp_path / LONG, "image")
     file.touch()
     assert checked_file(str(file), "image") == file
+
+
+OF_SEVERAL = """
+import atexit, sys
+from unilseg_jax import errors
+
+def main(argv):
+    errors.one_of_several(is_first=False)
+    raise eval(sys.argv[1], vars(errors))
+
+atexit.register(print, "waited for the others", file=open(sys.argv[2], "w"), flush=True)
+print("a last line")
+errors.run_command(main)
+"""
+
+
+@pytest.mark.parametrize("full", ["", "stdout", "stderr"])
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        ("UserError('no such data')", 2, "error: no such data\n"),
+        ("ExternalError('no room')", 74, "error: no room\n"),
+        ("StoppedBySignal('SIGTERM came')", 75, "stopped: SIGTERM came\n"),
+        ("KeyboardInterrupt()", 130, "interrupted\n"),
+        ("KeyError('a bug')", 1, "KeyError: 'a bug'\n"),
+    ],
+)
+def test_one_of_several_processes_waits_for_nobody(tmp_path, error, code, line, full):
+    with open("/dev/full", "w") as no_room:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | ({full: no_room} if full else {})
+        command = [sys.executable, "-c", OF_SEVERAL, error, str(tmp_path / "waited")]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        done = subprocess.run(command, text=True, cwd=Path(CONFIG).parents[1], env=environment, **streams)
+    assert done.returncode == code
+    assert full == "stderr" or done.stderr.endswith(line)
+    assert full == "stdout" or done.stdout == "a last line\n"
+    assert (tmp_path / "waited").read_text() == ""
+
+
+def test_what_all_processes_agreed_on_they_end_with_together(tmp_path):
+    command = [sys.executable, "-c", OF_SEVERAL, "StoppedBySignal('saved', of_all=True)", str(tmp_path / "waited")]
+    assert subprocess.run(command, capture_output=True, cwd=Path(CONFIG).parents[1]).returncode == 75
+    assert (tmp_path / "waited").read_text() == "waited for the others\n"

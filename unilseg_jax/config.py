@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference, placeholder
@@ -103,7 +104,12 @@ def dataset_source(name: str, *, data_dir: str | FieldReference, split: str) -> 
     return ConfigDict({"name": name, "data_dir": _following(data_dir), "split": split})
 
 
-def _following(value: str | FieldReference) -> str | FieldReference:
+def _copy(source: ConfigDict) -> ConfigDict:
+    """Returns a source that follows what `source` follows, and of which a flag can change a key alone."""
+    return ConfigDict({key: _following(value) for key, value in source.items(preserve_field_references=True)})
+
+
+def _following(value: Any) -> Any:
     """Returns a reference of its own, so that what is written to it does not reach others; a plain value stays."""
     return value.identity() if isinstance(value, FieldReference) else value
 
@@ -117,7 +123,7 @@ def training_source(source: ConfigDict, *, weight: float = 0.0, hide_and_seek: b
         hide_and_seek: whether patches of its pictures are hidden; None hides them where a mask of the record has a
             score below 1, as pseudo-labels do.
     """
-    entry = ConfigDict(source)
+    entry = _copy(source)
     # A key without a value still has a type, so that a flag can give it one.
     entry.update({"weight": float(weight), "hide_and_seek": placeholder(bool)})
     entry.hide_and_seek = hide_and_seek
@@ -134,7 +140,7 @@ def evaluation(source: ConfigDict, *, every: int = 0, shuffled: bool = False, **
         **changes: any of `batch_size` (pictures per call of the model, of all devices of all processes together),
             `prompts`, `resize`, `threshold`, `max_images` (0: all).
     """
-    entry = ConfigDict({"source": source, "every": every, "shuffled": shuffled})
+    entry = ConfigDict({"source": _copy(source), "every": every, "shuffled": shuffled})
     entry.update({"batch_size": 8, "prompts": 4, "resize": "stretch", "threshold": 0.5, "max_images": 0, **changes})
     return entry
 
@@ -208,7 +214,7 @@ def use_variant(config: ConfigDict, variant: str) -> None:
     elif variant in SWIN_SIZES:
         use_swin(config, variant)
     else:
-        raise UserError(f"no variant {variant!r}; every config has debug, {', '.join(SWIN_SIZES)}")
+        raise UserError(f"no variant {variant!r}; there are debug, {', '.join(SWIN_SIZES)}")
 
 
 def shrink(config: ConfigDict) -> None:

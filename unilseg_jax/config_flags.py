@@ -122,8 +122,11 @@ def _key_of(argument: str) -> str:
 
 
 def _check_key(config: ConfigDict, key: str, base: ConfigDict) -> None:
+    if "[" in key:
+        whole = key.partition("[")[0]
+        raise UserError(f"--config.{key}: no single element can be changed; give the whole value, --config.{whole}=…")
     table, path = config, "config"
-    for part in key.partition("[")[0].split("."):
+    for part in key.split("."):
         if not isinstance(table, ConfigDict):
             raise UserError(f"--config.{key}: {path} is {table!r} and has no keys of its own")
         if part not in table:

@@ -1,5 +1,6 @@
 """Errors that a user can mend, and how a command reports them."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -20,7 +21,15 @@ class ExternalError(RuntimeError):
 
 
 class StoppedBySignal(RuntimeError):
-    """A signal asked the run to stop, and all it has done is saved; one line."""
+    """A signal asked the run to stop, and all it has done is saved; one line.
+
+    Attributes:
+        of_all: whether all processes of the run have agreed on it.
+    """
+
+    def __init__(self, line: str, *, of_all: bool = False):
+        super().__init__(line)
+        self.of_all = of_all
 
 
 EXIT_CODES = {
@@ -88,31 +97,30 @@ def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str
     except SystemExit:
         raise
     except BaseException as error:
-        code = _report(error)
-        # All processes of a run end by these, at one step.
-        together = isinstance(error, StoppedBySignal | FloatingPointError)
-        if _goes_after is not None and not together:
-            if code is None:
-                traceback.print_exc()
-            _leave_the_others(1 if code is None else code, _goes_after)
+        line, code = _described(error)
+        if _goes_after is not None and not _is_of_all(error):
+            _leave_the_others(line or traceback.format_exc().rstrip(), 1 if code is None else code, _goes_after)
         if code is None:
             raise
+        print(line, file=sys.stderr)
         raise SystemExit(code) from None
 
 
-def _report(error: BaseException) -> int | None:
-    """Writes the line of an error that can be mended and returns its code; None for an error of ours."""
+def _described(error: BaseException) -> tuple[str, int | None]:
+    """Returns the line and the code of an error that can be mended; ("", None) for an error of ours."""
     if isinstance(error, tuple(EXIT_CODES)):
-        print(f"stopped: {error}" if isinstance(error, StoppedBySignal) else f"error: {error}", file=sys.stderr)
-        return next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
+        code = next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
+        return f"stopped: {error}" if isinstance(error, StoppedBySignal) else f"error: {error}", code
     if isinstance(error, OSError) and can_be_mended(error):
         place = f"{os.fspath(error.filename)!r}: " if _names_file(error) else ""
-        print(f"error: {place}{reason_of(error)}", file=sys.stderr)
-        return EXIT_CODES[ExternalError if error.errno in _DISK_FULL else UserError]
-    if isinstance(error, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
-        return 130
-    return None
+        code = EXIT_CODES[ExternalError if error.errno in _DISK_FULL else UserError]
+        return f"error: {place}{reason_of(error)}", code
+    return ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else ("", None)
+
+
+def _is_of_all(error: BaseException) -> bool:
+    """Whether all processes of a run end by this error, at one step."""
+    return isinstance(error, FloatingPointError) or (isinstance(error, StoppedBySignal) and error.of_all)
 
 
 _goes_after: float | None = None
@@ -133,12 +141,18 @@ def one_of_several(*, is_first: bool) -> None:
     _goes_after = _LAST_WORDS if is_first else 0.0
 
 
-def _leave_the_others(code: int, after: float) -> NoReturn:
-    """Ends the process with a code, after some seconds, and leaves out what would wait for other processes."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    time.sleep(after)
-    os._exit(code)
+def _leave_the_others(last_words: str, code: int, after: float) -> NoReturn:
+    """Ends the process with a code, after some seconds, and leaves out what would wait for other processes.
+
+    Nothing keeps it: no log that is full, no signal.
+    """
+    try:
+        for say in (lambda: print(last_words, file=sys.stderr), sys.stdout.flush, sys.stderr.flush):
+            with contextlib.suppress(OSError, ValueError):
+                say()
+        time.sleep(after)
+    finally:
+        os._exit(code)
 
 
 def checked_file(path: str | os.PathLike, what: str) -> Path:

@@ -300,7 +300,8 @@ def _train(config, workdir: str, stop, holding: contextlib.ExitStack) -> dict:
             each.close()
     distributed.wait_for_all("the end", timeout)
     if stops:
-        raise StoppedBySignal(f"saved at step {int(state.step)} of {config.steps}; the same command goes on from there")
+        line = f"saved at step {int(state.step)} of {config.steps}; the same command goes on from there"
+        raise StoppedBySignal(line, of_all=True)
     summary = {
         "steps": config.steps,
         "parameters": count,

@@ -107,6 +107,20 @@ def test_a_signal_to_the_local_script_stops_the_run_for_good(programs, number):
     assert len(calls(programs, "python")) == 1
 
 
+@pytest.mark.parametrize(
+    ("script", "program", "given", "wanted"),
+    [
+        ("local.sh", "python", {}, "runs/q/compiled"),
+        ("local.sh", "python", {"JAX_COMPILATION_CACHE_DIR": "/c"}, "/c"),
+        ("slurm.sh", "srun", {}, "runs/q/compiled"),
+    ],
+)
+def test_what_starts_again_finds_its_compiled_programs(programs, script, program, given, wanted):
+    add(programs, program, f'echo "$JAX_COMPILATION_CACHE_DIR" > {programs}/found')
+    launch(programs, script, "c.py", "runs/q", **given)
+    assert (programs / "found").read_text() == f"{wanted}\n"
+
+
 def directives():
     lines = (LAUNCH / "slurm.sh").read_text().splitlines()
     return dict(line.removeprefix("#SBATCH --").partition("=")[::2] for line in lines if line.startswith("#SBATCH"))

@@ -159,6 +159,13 @@ def test_the_gradient_of_relu_and_dropout_is_that_of_the_two_one_after_the_other
     np.testing.assert_array_equal(kept[0], found)
 
 
+def test_relu_loses_no_nan():
+    value, gradient = jax.value_and_grad(lambda x: relu(x).sum())(jnp.float32(jnp.nan))
+    assert np.isnan(value)
+    assert gradient == 1
+    np.testing.assert_array_equal(relu(jnp.array([1.0, jnp.nan, -1.0, jnp.inf])), [1, np.nan, 0, np.inf])
+
+
 def test_the_norm_follows_the_sum():
     x, branch = random_array((2, 3, 8)), random_array((2, 3, 8), 1)
     variables = random_variables(AddAndNorm(), x, branch)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from unilseg_jax.config import base_config
+from unilseg_jax.config import base_config, dataset_source, training_source
 from unilseg_jax.errors import UserError
 from unilseg_jax.training import start
 
@@ -22,6 +22,19 @@ def test_what_does_not_change_the_run_may_change(directory):
     config.log_every, config.input.threads, config.input.workers = 3, 5, 4
     config.xla_flags, config.compilation_cache, config.remat = "overlap", "cache", "full"
     assert start.check_directory(directory, config) == []
+
+
+def test_data_may_lie_elsewhere(tmp_path):
+    config = base_config()
+    source = dataset_source("refcoco", data_dir=config.get_ref("data_dir"), split="train")
+    config.input.sources.train = training_source(source)
+    (tmp_path / "config.json").write_text(config.to_json_best_effort())
+    config.data_dir = "/scratch/prepared"
+    (note,) = start.check_directory(tmp_path, config)
+    assert note.startswith("note: config.input.sources.train.data_dir was 'prepared' and is '/scratch/prepared': ")
+    config.input.sources.train.split = "val"
+    with pytest.raises(UserError, match=r"another config\.input"):
+        start.check_directory(tmp_path, config)
 
 
 def test_another_length_moves_the_schedule_and_is_told(directory):

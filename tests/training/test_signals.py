@@ -89,7 +89,7 @@ def test_a_process_alone_stops_wherever_it_asks():
                 leave()
 
 
-def test_a_second_interrupt_ends_the_process_at_once(capfd):
+def test_a_second_interrupt_asks_nothing_more(capfd):
     before = signal.getsignal(signal.SIGINT)
     with StopRequest() as stop:
         signal.raise_signal(signal.SIGINT)
@@ -100,14 +100,15 @@ def test_a_second_interrupt_ends_the_process_at_once(capfd):
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_an_interrupt_that_the_shell_lets_pass_is_not_heard():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize(("number", "heard"), [(signal.SIGINT, False), (signal.SIGUSR1, True), (signal.SIGTERM, True)])
+def test_of_what_the_shell_lets_a_run_ignore_the_interrupt_alone_stays_so(number, heard):
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with StopRequest() as stop:
-            signal.raise_signal(signal.SIGINT)
-            assert not stop.reached(1)
+            signal.raise_signal(number)
+            assert stop.reached(1) == heard
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
 
 
 def test_writing_a_checkpoint_asks_nothing(agreement, tmp_path):

@@ -56,10 +56,10 @@ def relu(x: Float[Array, "*b"], key: Array | None = None, dropout: float = 0.0) 
         key: of the dropout; not used without.
         dropout: the rate.
     """
-    passed = x > 0
+    stopped = x <= 0  # not for NaN, which must not be lost
     if dropout:
-        passed &= jax.random.bernoulli(key, 1.0 - dropout, x.shape)
-    return jnp.where(passed, x / (1.0 - dropout), 0)
+        stopped |= ~jax.random.bernoulli(key, 1.0 - dropout, x.shape)
+    return jnp.where(stopped, 0, x / (1.0 - dropout))
 
 
 def _relu_forward(x: Array, key: Array | None, dropout: float) -> tuple[Array, Array]:
@@ -68,7 +68,7 @@ def _relu_forward(x: Array, key: Array | None, dropout: float) -> tuple[Array, A
 
 
 def _relu_backward(dropout: float, y: Array, gradient: Array) -> tuple[Array, None]:
-    return jnp.where(y > 0, gradient / (1.0 - dropout), 0), None
+    return jnp.where(y <= 0, 0, gradient / (1.0 - dropout)), None
 
 
 relu.defvjp(_relu_forward, _relu_backward)

@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 from unilseg_jax.errors import StoppedBySignal
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-_FIRST_INTERRUPT = b"interrupted: the run saves and stops after its step; once more ends it at once\n"
+_FIRST_INTERRUPT = b"interrupted: the run saves and stops after its step; once more ends it without\n"
 
 
 class StopRequest:
@@ -32,8 +32,9 @@ class StopRequest:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
-        # A shell that runs a command in the background lets it ignore SIGINT.
-        heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        # A shell that runs a command in the background lets it ignore Ctrl-C, which is meant for others then.
+        ignored = [signal.SIGINT] if signal.getsignal(signal.SIGINT) == signal.SIG_IGN else []
+        heard = [number for number in SIGNALS if number not in ignored]
         self._before = {number: signal.signal(number, self._received) for number in heard}
         return self
 
@@ -69,7 +70,9 @@ class StopRequest:
         """
         if self.reached(first_step):
             raise StoppedBySignal(
-                f"no step was taken after step {first_step}, so there is nothing to save; the same command starts again"
+                f"no step was taken after step {first_step}, so there is nothing to save; the same command starts "
+                "again",
+                of_all=True,
             )
 
     def leave_after(self, last_step: int) -> None:
@@ -82,7 +85,7 @@ class StopRequest:
             StoppedBySignal: it was.
         """
         if self.reached(max(self._asked, last_step) + 1):
-            raise StoppedBySignal("all steps are taken; the same command makes the evaluations")
+            raise StoppedBySignal("all steps are taken; the same command makes the evaluations", of_all=True)
 
     def reached(self, step: int) -> bool:
         """Returns whether the run stops after `step`; every process asks this after every step, and before the first.

@@ -1,6 +1,7 @@
 """Keeps Orbax and its storage from saying more than one line of an error, and from printing tracebacks beside it."""
 
 import contextlib
+import functools
 import logging
 import re
 import sys
@@ -10,10 +11,29 @@ _LOOP_IS_GONE = "Event loop is closed"
 _UNFINISHED = "orbax-checkpoint-tmp"
 
 
-def _is_no_echo(record: logging.LogRecord) -> bool:
-    """Whether a record of asyncio's says more than what was raised already, of a checkpoint that was given up."""
-    error = record.exc_info[1] if record.exc_info else None
-    return _UNFINISHED not in str(error)
+class _Watch:
+    """What is silenced, while blocks are open and for good once one has ended by an error."""
+
+    def __init__(self):
+        self.open, self.failed, self._hook = 0, False, sys.unraisablehook
+        logging.getLogger("asyncio").addFilter(self._passes)
+        sys.unraisablehook = self._report
+
+    @property
+    def _silences(self) -> bool:
+        return self.failed or self.open > 0
+
+    def _passes(self, record: logging.LogRecord) -> bool:
+        """Whether a record of asyncio's says more than what was raised already, of a checkpoint that was given up."""
+        error = record.exc_info[1] if record.exc_info else None
+        return not self._silences or _UNFINISHED not in str(error)
+
+    def _report(self, unraisable) -> None:
+        if not self._silences or _LOOP_IS_GONE not in str(unraisable.exc_value):
+            self._hook(unraisable)
+
+
+_watch = functools.cache(_Watch)
 
 
 @contextlib.contextmanager
@@ -25,24 +45,17 @@ def raised_only() -> Iterator[None]:
     after the block, so after an error, and only then, these two reports stay silenced. Such blocks may lie within one
     another.
     """
-    absl, loop = logging.getLogger("absl"), logging.getLogger("asyncio")
-    level, hook = absl.level, sys.unraisablehook
-
-    def filtered(unraisable):
-        if _LOOP_IS_GONE not in str(unraisable.exc_value):
-            hook(unraisable)
-
-    def no_echo(record: logging.LogRecord) -> bool:  # of this block alone: a logger keeps no filter twice
-        return _is_no_echo(record)
-
+    absl, watch = logging.getLogger("absl"), _watch()
+    level = absl.level
     absl.setLevel(logging.CRITICAL)
-    loop.addFilter(no_echo)
-    sys.unraisablehook = filtered
+    watch.open += 1
     try:
         yield
-        sys.unraisablehook = hook
-        loop.removeFilter(no_echo)
+    except BaseException:
+        watch.failed = True
+        raise
     finally:
+        watch.open -= 1
         absl.setLevel(level)
 
 

@@ -171,6 +171,7 @@ def check_directory(directory: Path, config) -> list[str]:
     for config_input in (before.get("input", {}), now["input"]):
         for key in ("threads", "workers"):  # these do not change what is read
             config_input.pop(key, None)
+    folders = [_pop_folders(each) for each in (before, now)]
     # Other devices may need another one, and the samples stay the same.
     micro_batches = [each.get("optim", {}).pop("accumulate", 1) for each in (before, now)]
     keys = ("seed", "model", "dtype", "batch_norm", "input", "optim", "loss", "ema")
@@ -186,12 +187,23 @@ def check_directory(directory: Path, config) -> list[str]:
             f"note: config.optim.accumulate was {micro_batches[0]} and is {micro_batches[1]}: the samples stay the "
             "same, noise and the statistics of batch norm are those of other micro-batches"
         )
+    for name in [name for name, folder in folders[1].items() if folders[0].get(name) != folder]:
+        notes.append(
+            f"note: config.input.sources.{name}.data_dir was {folders[0].get(name)!r} and is {folders[1][name]!r}: "
+            "what lies there is taken for the same data"
+        )
     if before.get("steps") != now["steps"]:
         notes.append(
             f"note: config.steps was {before.get('steps')} and is {now['steps']}: the learning rate's schedule is that "
             "of the new length from here on"
         )
     return notes
+
+
+def _pop_folders(config: dict) -> dict[str, str]:
+    """Takes the folders of the training sources out of a config: data may be moved, or copied to each machine."""
+    sources = config.get("input", {}).get("sources", {})
+    return {name: source.pop("data_dir") for name, source in sources.items() if "data_dir" in source}
 
 
 def sample_ids(visits: grain.MapDataset, batch_size: int, step: int) -> list[str]:
