@@ -181,6 +181,24 @@ def test_sigterm_to_both_of_two_processes(place, cache, alone, tmp_path, stop_at
     assert_same(tmp_path, alone, FOLDERS)
 
 
+def test_sigterm_to_one_of_two_processes_ends_it_without_the_other(place, cache, alone, tmp_path):
+    command = arguments(place, tmp_path, *SOME)
+    both = start_both(command, cache, (NEVER, "1"))
+    for line in both[1].stdout:
+        if line.startswith("waits"):
+            break
+    both[1].send_signal(signal.SIGTERM)
+    try:
+        _, err = both[1].communicate(timeout=60)  # JAX alone would wait for the other for 300 s
+    finally:
+        both[0].kill()
+        both[0].communicate()
+    assert both[1].returncode == 75, err
+    code, _, err = run([NEVER, *command], cache, program=("-c", PROGRAM))
+    assert code == 0, err
+    assert_same(tmp_path, alone, FOLDERS)
+
+
 @pytest.fixture(scope="module")
 def trained(cache, tmp_path_factory):
     """The directory of a tiny trained run."""

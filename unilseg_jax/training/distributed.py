@@ -267,17 +267,10 @@ def _aside(call: Callable[[], None], leave: Callable[[], None]) -> None:
 
     thread = threading.Thread(target=called, daemon=True)
     thread.start()
-    try:
-        while thread.is_alive():
-            thread.join(_LOOK_SECONDS)
-            if thread.is_alive():
-                leave()
-    except BaseException:
-        # The thread would abort the process at its end; this breaks off what it waits for.
-        with contextlib.suppress(RuntimeError):
-            jax.distributed.shutdown()
-        thread.join()
-        raise
+    while thread.is_alive():
+        thread.join(_LOOK_SECONDS)
+        if thread.is_alive():
+            leave()  # the thread stays behind, and `run_command` ends the process without it
     if failed:
         raise failed[0]
 
