@@ -1,7 +1,12 @@
 """The test harness: eight simulated devices, rank promotion an error, array shapes checked by jaxtyping."""
 
 import os
+import signal
 from pathlib import Path
+
+# What runs in the background may have inherited that SIGINT is ignored, and would hand that on to what the tests start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before JAX is imported: the number of simulated devices is read once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -157,9 +157,10 @@ def _executed(path: Path) -> ModuleType:
 
 def _place(error: Exception, path: Path) -> str:
     """Returns where and how a config file failed."""
-    if isinstance(error, SyntaxError) and not error.lineno:
-        return f"{str(path)!r} is no Python file: {_one_line(error)}; wanted is one as in configs/"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    # Zero bytes are a SyntaxError without a line, or a ValueError, by the version of Python.
+    if not lines and isinstance(error, SyntaxError | ValueError) and not getattr(error, "lineno", None):
+        return f"{str(path)!r} is no Python file: {_one_line(error)}; wanted is one as in configs/"
     line = f", line {lines[-1]}" if lines else ""
     kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
     return f"{path}{line}: {kind}{_one_line(error)}"
