@@ -219,9 +219,9 @@ def test_a_finished_run_has_each_evaluation_once(started_again):
 
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_run_with_one_line(finished, cache, tmp_path):
-    """First weights that are no numbers do what a far too high learning rate does, without compiling again."""
+    """First weights that are far too large do what a far too high learning rate does, without compiling again."""
     pretrained = load_pretrained(finished[0])
-    broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), pretrained.variables)
+    broken = jax.tree.map(lambda leaf: np.full_like(leaf, 1e30), pretrained.variables)
     save_pretrained(tmp_path / "broken", dataclasses.replace(pretrained, variables=broken))
     workdir = tmp_path / "run"
     code, _, err = run(flags(workdir, log_every=2, init__model=tmp_path / "broken"), cache)
