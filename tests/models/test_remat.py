@@ -1,6 +1,8 @@
 """What is computed again in the backward pass changes neither outputs, nor gradients, nor statistics."""
 
 import dataclasses
+import math
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -83,8 +85,8 @@ def test_the_whole_model_computes_the_same():
 
 @pytest.mark.slow
 def test_each_policy_keeps_less_than_the_one_before():
-    """Counted from the shapes of what the forward pass hands to the backward pass."""
-    arrays, kept = (jnp.zeros((2, 128, 128, 3)), TOKENS), []  # large, so that the parameters hardly count
+    """Counted from the shapes of what the forward pass hands to the backward pass, without the parameters in it."""
+    arrays, kept = (jnp.zeros((2, 128, 128, 3)), TOKENS), []
     variables = jax.eval_shape(UniLSeg(SIZES).init, jax.random.key(0), *arrays)
     for remat in REMATS:
         assert variables == jax.eval_shape(UniLSeg(SIZES, remat=remat).init, jax.random.key(0), *arrays)
@@ -93,8 +95,9 @@ def test_each_policy_keeps_less_than_the_one_before():
             value = objective(UniLSeg(SIZES, remat=remat), variables, arrays, TRAIN)
             return jax.vjp(value, variables["params"], has_aux=True)[1]
 
-        kept.append(sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(backward, variables))))
+        handed_on = Counter(leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(backward, variables)))
+        handed_on -= Counter(leaf.shape for leaf in jax.tree.leaves(variables["params"]))
+        kept.append(sum(count * math.prod(shape) for shape, count in handed_on.items()))
     none, blocks, full = kept
     assert blocks < none / 2
-    # Convolutions keep their results alone in any case, see `layers.relu`.
-    assert full < 0.55 * blocks
+    assert full < blocks / 2
