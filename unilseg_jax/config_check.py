@@ -235,6 +235,10 @@ def _check_optim(config: ConfigDict) -> None:
     """Refuses what of `config.optim` would fail late."""
     if config.learning_rate <= 0:
         raise UserError(f"config.optim.learning_rate = {config.learning_rate} must be greater than 0")
+    if config.eps <= 0:
+        raise UserError(f"config.optim.eps = {config.eps} must be greater than 0")
+    if not (len(config.betas) == 2 and all(0 <= beta < 1 for beta in config.betas)):
+        raise UserError(f"config.optim.betas = {config.betas} must be two numbers, at least 0 and less than 1")
     if not all(0 <= share <= 1 for share in config.decay_at):
         raise UserError(f"config.optim.decay_at = {config.decay_at} must be shares of the run, 0 to 1 each")
     for key in ("lr_scales", "weight_decays"):

@@ -140,6 +140,8 @@ def _train(config, workdir: str, stop, holding: contextlib.ExitStack) -> dict:
         lr_scales=config.optim.lr_scales,
         clip_norm=config.optim.clip_norm,
         weight_decays=config.optim.weight_decays,
+        betas=config.optim.betas,
+        eps=config.optim.eps,
     )
     has_ema = config.ema.decay > 0
     state_shape = jax.eval_shape(lambda v: init_state(v, optimizer, ema=has_ema), variables_shape)

@@ -18,6 +18,7 @@ GRADS = {
     "language_path": {"query": {"kernel": jnp.array([[1.0], [-2.0]])}},
 }
 EVERYTHING = ((".*", 1.0),)
+OTHER_ADAM = {"betas": (0.8, 0.95), "eps": 0.1}
 
 
 def updates(*, lr_scales=EVERYTHING, clip_norm=0.0, grads=GRADS, steps=1, rate=1e-2, **more):
@@ -151,17 +152,19 @@ def test_decays_cover_every_parameter_exactly_once(rules, message):
         updates(weight_decays=rules)
 
 
-def test_steps_are_those_of_adam():
-    """Compared with Adam written out: first moments 0.9, second 0.999, epsilon outside the root."""
+@pytest.mark.parametrize(("given", "b1", "b2", "eps"), [({}, 0.9, 0.999, 1e-8), (OTHER_ADAM, 0.8, 0.95, 0.1)])
+def test_steps_are_those_of_adam(given, b1, b2, eps):
+    """Compared with Adam written out, epsilon outside the root."""
     first, second = np.zeros(2), np.zeros(2)
-    optimizer = optim.make_optimizer(PARAMS, lambda step: 0.01 * (step + 1), lr_scales=EVERYTHING, clip_norm=0.0)
+    rate = lambda step: 0.01 * (step + 1)  # noqa: E731
+    optimizer = optim.make_optimizer(PARAMS, rate, lr_scales=EVERYTHING, clip_norm=0.0, **given)
     opt_state = optimizer.init(PARAMS)
     for step in range(1, 4):
         grads = jax.tree.map(lambda grad, step=step: grad * step, GRADS)
         change, opt_state = optimizer.update(grads, opt_state, PARAMS)
         grad = np.asarray(grads["image_encoder"]["norm0"]["scale"], np.float64)
-        first, second = 0.9 * first + 0.1 * grad, 0.999 * second + 0.001 * grad**2
-        wanted = -0.01 * step * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+        first, second = b1 * first + (1 - b1) * grad, b2 * second + (1 - b2) * grad**2
+        wanted = -0.01 * step * (first / (1 - b1**step)) / (np.sqrt(second / (1 - b2**step)) + eps)
         np.testing.assert_allclose(change["image_encoder"]["norm0"]["scale"], wanted, rtol=1e-4)
 
 

@@ -46,6 +46,17 @@ def test_another_length_moves_the_schedule_and_is_told(directory):
     )
 
 
+def test_a_run_that_is_older_than_a_key_did_what_its_default_does(directory):
+    before = json.loads((directory / "config.json").read_text())
+    del before["optim"]["eps"], before["ema"]
+    (directory / "config.json").write_text(json.dumps(before))
+    config = base_config()
+    assert start.check_directory(directory, config) == []
+    config.optim.eps = 1e-6
+    with pytest.raises(UserError, match=r"another config\.optim"):
+        start.check_directory(directory, config)
+
+
 @pytest.mark.parametrize("address", ["gs://bucket/run", "s3://bucket/run"])
 def test_an_address_is_refused(address):
     with pytest.raises(UserError, match="is an address; mount it, and name the folder where it is mounted"):
@@ -70,6 +81,7 @@ def test_other_micro_batches_change_no_samples_and_are_told(directory):
         ("batch_norm", "frozen"),
         ("input.batch_size", 4),
         ("optim.clip_norm", 1.0),
+        ("optim.eps", 1e-6),
         ("loss.dice_weight", 2.0),
         ("ema.decay", 0.9),
         ("model.embed_dim", 96),

@@ -135,36 +135,52 @@ def test_eight_devices_compute_what_one_computes(model, shape, alone, variables,
 
 
 @pytest.fixture(scope="module")
-def shipped(variables):
-    """The optimiser of a run, with Adam's own epsilon of 1e-8."""
-    return optim.make_optimizer(variables["params"], lambda _: 1e-4, lr_scales=((".*", 1.0),), clip_norm=0.0)
+def optimizer(request, variables):
+    """The optimiser of a run with an epsilon."""
+    return optim.make_optimizer(
+        variables["params"], lambda _: 1e-4, lr_scales=((".*", 1.0),), clip_norm=0.0, eps=request.param
+    )
 
 
 @pytest.fixture(scope="module")
-def alone_as_shipped(model, variables, batch, shipped):
-    return steps(train_step(model, mesh_of(1), shipped), 5, variables, batch, optimizer=shipped)
+def alone_as_a_run(model, variables, batch, optimizer):
+    return steps(train_step(model, mesh_of(1), optimizer), 5, variables, batch, optimizer=optimizer)
+
+
+@pytest.fixture
+def differences(model, alone_as_a_run, variables, batch, optimizer, request):
+    """Checks the losses of eight devices, and returns how far their parameters are from those of one."""
+    mesh = mesh_of(*request.param)
+    shardings = sharding.state_shardings(mesh, jax.eval_shape(lambda: init_state(variables, optimizer)), smallest=64)
+    layout = {"mesh": mesh, "optimizer": optimizer, "shardings": shardings}
+    together = steps(train_step(model, **layout), 5, variables, batch, **layout)
+    losses = [[terms["loss"] for terms in each[1]] for each in (alone_as_a_run, together)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    params = jax.device_get((alone_as_a_run[0].params, together[0].params))
+    return jax.tree.map(lambda a, b: np.abs(a - b), *params)
+
+
+EIGHT = pytest.mark.parametrize("differences", [(8, 1), (4, 2)], ids=["data 8", "data 4 fsdp 2"], indirect=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", [1e-6], indirect=True)
+@EIGHT
+def test_eight_devices_train_as_one_does(differences):
+    assert max(difference.max() for difference in jax.tree.leaves(differences)) <= 1e-5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [BASELINE], ids=["baseline"], indirect=True)
-@pytest.mark.parametrize("shape", [(8, 1), (4, 2)], ids=["data 8", "data 4 fsdp 2"])
-def test_eight_devices_train_as_one_does_where_a_gradient_is_more_than_rounding(
-    model, shape, alone_as_shipped, variables, batch, shipped
-):
-    mesh = mesh_of(*shape)
-    shardings = sharding.state_shardings(mesh, jax.eval_shape(lambda: init_state(variables, shipped)), smallest=64)
-    layout = {"mesh": mesh, "optimizer": shipped, "shardings": shardings}
-    together = steps(train_step(model, **layout), 5, variables, batch, **layout)
-    losses = [[terms["loss"] for terms in each[1]] for each in (alone_as_shipped, together)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    (adam,) = [part for part in alone_as_shipped[0].opt_state if hasattr(part, "nu")]
+@pytest.mark.parametrize("optimizer", [1e-8], indirect=True)
+@EIGHT
+def test_with_adams_own_epsilon_rounding_alone_moves_what_has_no_gradient(alone_as_a_run, differences):
+    (adam,) = [part for part in alone_as_a_run[0].opt_state if hasattr(part, "nu")]
     # The root of the mean squared gradient. Adam divides by it, and moves by its rounding what has no other.
     size = jax.tree.map(lambda nu: np.sqrt(nu / (1 - 0.999**5)), jax.device_get(adam.nu))
     trained = rounding = 0
-    triples = zip(*map(jax.tree.leaves, (alone_as_shipped[0].params, together[0].params, size)), strict=True)
-    for a, b, gradient in triples:
+    for difference, gradient in zip(*map(jax.tree.leaves, (differences, size)), strict=True):
         only_rounding = (gradient > 0) & (gradient < 1e-7)
-        difference = np.abs(jax.device_get(a) - jax.device_get(b))
         assert difference[~only_rounding].max(initial=0) <= 1e-5
         trained, rounding = trained + (gradient > 0).sum(), rounding + only_rounding.sum()
     assert 0 < rounding < 0.003 * trained

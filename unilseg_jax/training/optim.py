@@ -104,8 +104,10 @@ def make_optimizer(
     lr_scales: Rules,
     clip_norm: float,
     weight_decays: Rules = ((".*", 0.0),),
+    betas: Sequence[float] = (0.9, 0.999),
+    eps: float = 1e-8,
 ) -> optax.GradientTransformation:
-    """Returns Adam with PyTorch's defaults, after clipping the global norm of the gradients.
+    """Returns Adam, by default with PyTorch's numbers, after clipping the global norm of the gradients.
 
     A frozen parameter has no moments, no decay, and no part in the norm.
 
@@ -116,6 +118,8 @@ def make_optimizer(
         clip_norm: greatest norm; 0 switches clipping off.
         weight_decays: share of a parameter that is taken off per step, times its learning rate, apart from the
             gradient (AdamW); the same mechanism.
+        betas: decays of the means of the gradient and of its square.
+        eps: added to the root of the latter, by which a step is divided.
     """
     scales, moving = group_scales(params, lr_scales), trainable(params, lr_scales)
     decays = by_rules(params, weight_decays, "optim.weight_decays")
@@ -130,7 +134,7 @@ def make_optimizer(
             lambda update, factor: update * factor if factor else jnp.zeros_like(update), updates, scales
         )
 
-    adam = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
+    adam = optax.scale_by_adam(*betas, eps=eps)
     return optax.chain(
         *([] if moving is None else [optax.masked(optax.set_to_zero(), jax.tree.map(lambda moves: not moves, moving))]),
         optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),

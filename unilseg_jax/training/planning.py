@@ -56,6 +56,8 @@ def program(config: ConfigDict, mesh: Mesh, *, accumulate: int = 1, remat: str |
         lr_scales=config.optim.lr_scales,
         clip_norm=config.optim.clip_norm,
         weight_decays=config.optim.weight_decays,
+        betas=config.optim.betas,
+        eps=config.optim.eps,
     )
     state = jax.eval_shape(lambda v: init_state(v, optimizer, ema=config.ema.decay > 0), variables)
     step = make_train_step(

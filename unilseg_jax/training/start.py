@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from unilseg_jax.config import base_config
 from unilseg_jax.errors import UserError
 from unilseg_jax.input_pipeline import leakage
 from unilseg_jax.input_pipeline.loader import make_parts, make_source
@@ -167,15 +168,16 @@ def check_directory(directory: Path, config) -> list[str]:
             raise ValueError("it holds no table")
     except ValueError as error:
         raise UserError(f"{str(file)!r} is damaged: {error}; delete it or name another workdir") from None
+    _fill_in(before, json.loads(base_config().to_json_best_effort()))
     now = json.loads(config.to_json_best_effort())
-    for config_input in (before.get("input", {}), now["input"]):
+    for each in (before, now):
         for key in ("threads", "workers"):  # these do not change what is read
-            config_input.pop(key, None)
+            del each["input"][key]
     folders = [_pop_folders(each) for each in (before, now)]
     # Other devices may need another one, and the samples stay the same.
-    micro_batches = [each.get("optim", {}).pop("accumulate", 1) for each in (before, now)]
+    micro_batches = [each["optim"].pop("accumulate") for each in (before, now)]
     keys = ("seed", "model", "dtype", "batch_norm", "input", "optim", "loss", "ema")
-    other = [key for key in keys if before.get(key) != now[key]]
+    other = [key for key in keys if before[key] != now[key]]
     if other:
         raise UserError(
             f"{str(directory)!r} holds a run with another config.{other[0]}; name another workdir, or run it as "
@@ -192,17 +194,26 @@ def check_directory(directory: Path, config) -> list[str]:
             f"note: config.input.sources.{name}.data_dir was {folders[0].get(name)!r} and is {folders[1][name]!r}: "
             "what lies there is taken for the same data"
         )
-    if before.get("steps") != now["steps"]:
+    if before["steps"] != now["steps"]:
         notes.append(
-            f"note: config.steps was {before.get('steps')} and is {now['steps']}: the learning rate's schedule is that "
+            f"note: config.steps was {before['steps']} and is {now['steps']}: the learning rate's schedule is that "
             "of the new length from here on"
         )
     return notes
 
 
+def _fill_in(before: dict, defaults: dict) -> None:
+    """Gives a run's config the keys that came after it, whose defaults are what was done before."""
+    for key, default in defaults.items():
+        if isinstance(default, dict) and isinstance(before.get(key, {}), dict):
+            _fill_in(before.setdefault(key, {}), default)
+        else:
+            before.setdefault(key, default)
+
+
 def _pop_folders(config: dict) -> dict[str, str]:
     """Takes the folders of the training sources out of a config: data may be moved, or copied to each machine."""
-    sources = config.get("input", {}).get("sources", {})
+    sources = config["input"]["sources"]
     return {name: source.pop("data_dir") for name, source in sources.items() if "data_dir" in source}
 
 
