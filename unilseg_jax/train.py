@@ -156,27 +156,26 @@ def _train(config, workdir: str, stop, holding: contextlib.ExitStack) -> dict:
         checkpointer = Checkpointer(directory, config.checkpoints_kept)
         best = BestCheckpoint(directory, config.best_metric) if config.best_metric else None
         if speaks:
-            goes_on = checkpointer.started
             verdict = leakage_files.write(verdict, directory, sources, init=of_first_weights, goes_on=goes_on)
     except OSError as error:
         raise UserError(f"cannot write to --workdir {workdir!r}: {error.strerror}; name another directory") from error
-    variables = jax.jit(lambda: init_variables(model, config.seed), out_shardings=shardings.variables)()
-    state = jax.jit(lambda v: init_state(v, optimizer, ema=has_ema), out_shardings=shardings)(variables)
 
     # ---- Where to start: 1. this run's last checkpoint, 2. given weights, 3. from scratch ----------------
-    state = checkpointer.restore_latest(state, warn=say)
+    if goes_on:
+        state = checkpointer.restore_latest(sharding.placed(state_shape, shardings), warn=say)
+    else:
+        make = jax.jit(lambda: init_variables(model, config.seed), out_shardings=shardings.variables)
+        variables = jax.device_put(start.fill(given, make), shardings.variables)
+        if speaks:
+            write_carried(directory, carried)
+        say(*notes, sep="\n", end="\n" if notes else "")
+        state = jax.jit(lambda v: init_state(v, optimizer, ema=has_ema), out_shardings=shardings)(variables)
+        del variables, given
     first_step = int(state.step)
     if first_step > config.steps:
         raise UserError(
             f"{workdir!r} has gone {first_step} steps, config.steps is {config.steps}; name another workdir"
         )
-    if not goes_on:
-        variables = start.fill(distributed.on_host(variables), given)
-        if speaks:
-            write_carried(directory, carried)
-        say(*notes, sep="\n", end="\n" if notes else "")
-        state = jax.device_put(init_state(variables, optimizer, ema=has_ema), shardings)
-    del variables, given
     if speaks:
         xla = xla_flags.described(config.xla_flags)
         write_json(directory / "config.json", config.to_dict() | {"init": init, "xla": xla})

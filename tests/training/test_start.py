@@ -78,10 +78,14 @@ def test_weights_that_are_there_pass(tmp_path):
 def test_given_weights_are_read_before_there_are_fresh_ones(released, pretrained):
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), pretrained.variables)
     found, _, _ = first_weights(shapes, pretrained.architecture, model=released)
-    whole = fill(fresh(pretrained), found)
+    whole = fill(found, lambda: pytest.fail("fresh ones were made for nothing"))
     jax.tree.map(np.testing.assert_array_equal, whole, pretrained.variables)
+    found["params"]["vision_path"] = shapes["params"]["vision_path"]
+    mixed = fill(found, lambda: fresh(pretrained))["params"]
+    assert not any(leaf.any() for leaf in jax.tree.leaves(mixed.pop("vision_path")))
+    jax.tree.map(np.testing.assert_array_equal, mixed, {name: pretrained.variables["params"][name] for name in mixed})
     nothing, _, _ = first_weights(shapes, pretrained.architecture)
-    assert not any(leaf.any() for leaf in jax.tree.leaves(fill(fresh(pretrained), nothing)))
+    assert not any(leaf.any() for leaf in jax.tree.leaves(fill(nothing, lambda: fresh(pretrained))))
 
 
 def test_a_new_run_checks_its_weights_and_one_that_goes_on_needs_none(tmp_path, capsys):

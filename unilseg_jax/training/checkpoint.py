@@ -30,11 +30,6 @@ class Checkpointer:
     def __init__(self, directory: Path, keep: int = 2):
         self._manager = make_manager(Path(directory) / CHECKPOINTS, keep)
 
-    @property
-    def started(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
-        return self._manager.latest_step() is not None
-
     def save(self, state: TrainState) -> None:
         """Starts to write `state` under its step; returns while the disk still works.
 
@@ -48,13 +43,13 @@ class Checkpointer:
                 self._manager.save(step, args=ocp.args.Composite(**items))
 
     def restore_latest(self, state: TrainState, warn: Callable[[str], None] = print) -> TrainState:
-        """Returns the newest checkpoint that can be read; `state` if there is none at all.
+        """Returns the newest checkpoint that can be read; `state` as it is if there is none at all.
 
         Where an older one can be read by all processes and a newer one cannot, the newer one is damaged: it is renamed,
         and its steps are taken again.
 
         Args:
-            state: has the shapes, types and shardings that are wanted.
+            state: arrays or `jax.ShapeDtypeStruct`s of the shapes, types and shardings that are wanted.
             warn: takes a line for each damaged checkpoint.
 
         Raises:

@@ -78,6 +78,13 @@ def state_shardings(mesh: Mesh | AbstractMesh, abstract_state: Any, smallest: in
     return jax.tree.map(rule, abstract_state)
 
 
+def placed(shapes: Any, shardings: Any) -> Any:
+    """Returns the shapes of a structure with their shardings, as a checkpoint is to be read into."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, shardings
+    )
+
+
 def norm_groups(batch_norm: str, mesh: Mesh) -> int:
     """Returns `layers.BatchNorm.groups` for a value of `config.batch_norm`; see `architecture.BATCH_NORMS`."""
     return {"global": 1, "local": mesh.size, "frozen": 0}[batch_norm]

@@ -71,9 +71,17 @@ def weights_of_run(
     return started, True
 
 
-def fill(fresh: dict, given: dict) -> dict:
-    """Returns the variables that `first_weights` gave, fresh ones where it was handed shapes and left them."""
-    return jax.tree.map(lambda new, found: new if isinstance(found, jax.ShapeDtypeStruct) else found, fresh, given)
+def fill(given: dict, make: Callable[[], dict]) -> dict:
+    """Returns the variables that `first_weights` gave, fresh ones where it was handed shapes and left them.
+
+    Args:
+        given: variables, or their shapes.
+        make: returns fresh variables; not called where none are needed, since it has to be compiled.
+    """
+    lacks = jax.tree.map(lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct), given)
+    if not any(jax.tree.leaves(lacks)):
+        return given
+    return jax.tree.map(lambda missing, found, new: new if missing else found, lacks, given, make())
 
 
 def first_weights(
