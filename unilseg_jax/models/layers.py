@@ -56,10 +56,10 @@ def relu(x: Float[Array, "*b"], key: Array | None = None, dropout: float = 0.0) 
         key: of the dropout; not used without.
         dropout: the rate.
     """
-    stopped = x <= 0  # not for NaN, which must not be lost
+    y = jnp.maximum(x, 0)  # which XLA joins with a matrix product on GPUs; NaN stays
     if dropout:
-        stopped |= ~jax.random.bernoulli(key, 1.0 - dropout, x.shape)
-    return jnp.where(stopped, 0, x / (1.0 - dropout))
+        y = jnp.where(jax.random.bernoulli(key, 1.0 - dropout, x.shape), y / (1.0 - dropout), 0)
+    return y
 
 
 def _relu_forward(x: Array, key: Array | None, dropout: float) -> tuple[Array, Array]:
