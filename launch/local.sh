@@ -14,10 +14,15 @@ attempt=0
 while :; do
   python -m unilseg_jax.train --config "$config" --workdir "$workdir" "$@" &
   run=$!
-  wait "$run"
-  code=$?
-  # A signal ends `wait` while the run still saves.
-  while kill -0 "$run" 2>/dev/null; do wait "$run"; code=$?; done
+  # It came when there was no run to hand it on to.
+  [ -z "$asked" ] || kill -TERM "$run" 2>/dev/null
+  # A signal ends `wait`, with a code of its own, while the run still saves.
+  while wait "$run"; code=$?; kill -0 "$run" 2>/dev/null; do :; done
+  if [ -n "$asked" ]; then
+    # One that came just as the run ended. Where Bash has lost the run's own code, the same command goes on in any case.
+    case $code in -1 | 127 | 130 | 138 | 143) wait "$run" 2>/dev/null; code=$? ;; esac
+    case $code in -1 | 127) code=75 ;; esac
+  fi
   # 0: finished; 2: bad input; 3: diverged; 130: stopped by hand. Starting again would not help.
   case $code in 0 | 2 | 3 | 130) exit "$code" ;; esac
   [ -z "$asked" ] || exit "$code"

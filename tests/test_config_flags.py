@@ -18,6 +18,7 @@ FILES = {
     "nothing before the colon": (":debug", "error: --config FILE is missing"),
     "no Python": ("scene.png", "config file 'scene.png' is no Python file: source code"),
     "no get_config": ("bare.py", "config file 'bare.py' has no get_config(); wanted is one as in"),
+    "another file's variants": ("other.py:huge", "config file other.py: no variant 'huge'; there are debug"),
     "no variants": ("fixed.py:debug", "config file fixed.py: TypeError: get_config() takes 0"),
 }
 
@@ -27,6 +28,7 @@ def test_a_file_that_is_no_config_is_named(name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("scene.png").write_bytes(b"\x89PNG\r\n\0\0")
     Path("bare.py").write_text("steps = 3\n")
+    Path("other.py").write_text(f"import sys\nsys.path.append({str(CONFIGS)!r})\nfrom stage1 import get_config\n")
     Path("fixed.py").write_text("def get_config():\n    pass\n")
     file, message = FILES[name]
     assert message in refused([f"--config={file}", "--workdir=w"], capsys)
@@ -54,7 +56,8 @@ FLAGS = {
     "number for a table": ([QUICKSTART, "--config.loss=3"], "config.loss is a table, with the keys auxiliary_weight, "),
     "no value": ([QUICKSTART, "--config.steps"], "Missing value for flag --config.steps"),
     "element": ([QUICKSTART, "--config.optim.decay_at[0]=abc"], "give the whole value, --config.optim.decay_at=…"),
-    "element of a table": ([QUICKSTART, "--config.mesh[0]=1"], "no single element can be changed"),
+    "element of a table": ([QUICKSTART, "--config.mesh[0]=1"], "config.mesh is a table, with the keys fsdp; "),
+    "element of nothing": ([QUICKSTART, "--config.nothing[0]=1"], "config.nothing is no key of this run; "),
     "set for a size": ([f"{REFCOCO}:refcocog"], "no variant 'refcocog'; there are debug, tiny"),
 }
 

@@ -1,6 +1,7 @@
 """How commands end: a mistake of the user's costs one line, everything else stays an exception."""
 
 import errno
+import fcntl
 import importlib
 import os
 import subprocess
@@ -183,13 +184,21 @@ import atexit, sys
 from unilseg_jax import errors
 
 def main(argv):
-    errors.one_of_several(is_first=False)
+    if sys.argv[3:]:
+        errors.one_of_several(is_first=sys.argv[3] == "first")
     raise eval(sys.argv[1], vars(errors))
 
 atexit.register(print, "waited for the others", file=open(sys.argv[2], "w"), flush=True)
 print("a last line")
 errors.run_command(main)
 """
+
+
+def one_of_several(error, waited, *place, **streams):
+    """Ends a process by an error; with a `place` it is one of several."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-c", OF_SEVERAL, error, str(waited), *place]
+    return subprocess.run(command, text=True, cwd=Path(CONFIG).parents[1], env=environment, **streams)
 
 
 @pytest.mark.parametrize("full", ["", "stdout", "stderr"])
@@ -206,16 +215,40 @@ errors.run_command(main)
 def test_one_of_several_processes_waits_for_nobody(tmp_path, error, code, line, full):
     with open("/dev/full", "w") as no_room:
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | ({full: no_room} if full else {})
-        command = [sys.executable, "-c", OF_SEVERAL, error, str(tmp_path / "waited")]
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-        done = subprocess.run(command, text=True, cwd=Path(CONFIG).parents[1], env=environment, **streams)
+        done = one_of_several(error, tmp_path / "waited", "later", **streams)
     assert done.returncode == code
     assert full == "stderr" or done.stderr.endswith(line)
     assert full == "stdout" or done.stdout == "a last line\n"
     assert (tmp_path / "waited").read_text() == ""
 
 
-def test_what_all_processes_agreed_on_they_end_with_together(tmp_path):
-    command = [sys.executable, "-c", OF_SEVERAL, "StoppedBySignal('saved', of_all=True)", str(tmp_path / "waited")]
-    assert subprocess.run(command, capture_output=True, cwd=Path(CONFIG).parents[1]).returncode == 75
+@pytest.mark.parametrize("place", [(), ("later",), ("first",)], ids=["alone", "later", "first"])
+@pytest.mark.parametrize(
+    ("error", "code"), [("StoppedBySignal('saved', of_all=True)", 75), ("FloatingPointError('loss is nan')", 3)]
+)
+@pytest.mark.parametrize("full", ["", "stdout", "stderr"])
+def test_what_all_processes_agreed_on_they_end_with_together(tmp_path, error, code, place, full):
+    with open("/dev/full", "w") as no_room:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | ({full: no_room} if full else {})
+        assert one_of_several(error, tmp_path / "waited", *place, **streams).returncode == code
     assert (tmp_path / "waited").read_text() == "waited for the others\n"
+
+
+def test_a_log_that_nobody_reads_keeps_no_process(tmp_path):
+    nobody_reads, log = os.pipe()
+    os.write(log, b"\0" * fcntl.fcntl(log, fcntl.F_GETPIPE_SZ))  # all that it takes
+    try:
+        assert one_of_several("UserError('no such data')", tmp_path / "waited", "later", stderr=log).returncode == 2
+    finally:
+        os.close(nobody_reads)
+        os.close(log)
+
+
+def test_a_device_that_jax_does_not_know_costs_one_line():
+    program = "import jax\nfrom unilseg_jax import errors\nerrors.run_command(lambda argv: jax.devices())"
+    environment = os.environ | {"JAX_PLATFORMS": "abacus"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, text=True, cwd=Path(CONFIG).parents[1], env=environment, capture_output=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Unable to initialize backend 'abacus'")
+    assert done.stderr.count("\n") == 1

@@ -1,6 +1,8 @@
 """What a run that goes on takes from the one before: its training time and its first weights."""
 
+import errno
 import json
+import os
 import time
 
 import jax
@@ -11,7 +13,8 @@ from no_learning import no_learning_in
 
 from unilseg_jax import train
 from unilseg_jax.config import parse_flags
-from unilseg_jax.training import compilation
+from unilseg_jax.errors import ExternalError, UserError
+from unilseg_jax.training import compilation, start
 from unilseg_jax.training.checkpoint import Checkpointer
 
 
@@ -94,3 +97,26 @@ def test_the_clock_starts_once_the_step_is_compiled(tmp_path, monkeypatch):
     assert first["train/images_per_s"] > 16 / 500
     spent = sum(first[f"train/{part}_s"] for part in ("data", "checkpoint", "compute"))
     assert 2 * spent == pytest.approx(first["train/seconds"], abs=0.5), "of the two steps before the first line"
+
+
+def test_a_run_that_began_while_this_one_started_is_not_written_over(tmp_path, monkeypatch):
+    first_weights = start.first_weights
+
+    def meanwhile(*arguments, **options):
+        (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+        return first_weights(*arguments, **options)
+
+    monkeypatch.setattr(start, "first_weights", meanwhile)
+    with pytest.raises(ExternalError, match=r"another run has begun in .* meanwhile; start the same command again"):
+        train.train(config_of(), str(tmp_path))
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, ExternalError), (errno.EROFS, UserError)])
+def test_a_full_disk_at_the_start_is_nothing_that_the_user_got_wrong(tmp_path, monkeypatch, number, kind):
+    def write(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("unilseg_jax.input_pipeline.leakage_files.write", write)
+    with pytest.raises(kind, match=f"cannot write to --workdir .*: {os.strerror(number)}; "):
+        train.train(config_of(), str(tmp_path))

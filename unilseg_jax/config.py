@@ -57,7 +57,7 @@ def base_config() -> ConfigDict:
     config.optim.decay_at = (2 / 3,)  # shares of the run
     config.optim.decay_factor = 0.1
     config.optim.betas = (0.9, 0.999)  # Adam's, of the gradient's mean and of its square's
-    config.optim.eps = 1e-8  # Adam's, beside the root of the square's; with 1e-6 rounding alone moves nothing
+    config.optim.eps = 1e-8  # Adam's, added to the root of the square's; 1e-6: see "Other devices" in docs/training.md
     config.optim.clip_norm = 0.0  # 0: off
     config.optim.accumulate = 1  # micro-batches per step, one after the other
     # First match counts, every parameter is covered: factors of the learning rate (0 freezes) and, as in AdamW, decays.

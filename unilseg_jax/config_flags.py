@@ -81,7 +81,7 @@ def load_config(wanted: str) -> ConfigDict:
         get_config = getattr(_executed(path), "get_config", None)
         config = get_config(*([variant] if colon else [])) if get_config else None
     except Exception as error:  # a config file is a program
-        raise UserError(f"config file {_place(error, path)}{_variants(error, get_config)}") from None
+        raise UserError(f"config file {_place(error, path, get_config)}{_variants(error, get_config)}") from None
     if get_config is None:
         raise UserError(f"config file {name!r} has no get_config(); wanted is one as in the files of configs/")
     if not isinstance(config, ConfigDict):
@@ -122,17 +122,19 @@ def _key_of(argument: str) -> str:
 
 
 def _check_key(config: ConfigDict, key: str, base: ConfigDict) -> None:
-    if "[" in key:
-        whole = key.partition("[")[0]
-        raise UserError(f"--config.{key}: no single element can be changed; give the whole value, --config.{whole}=…")
+    whole, bracket, _ = key.partition("[")
     table, path = config, "config"
-    for part in key.split("."):
+    for part in whole.split("."):
         if not isinstance(table, ConfigDict):
             raise UserError(f"--config.{key}: {path} is {table!r} and has no keys of its own")
         if part not in table:
             known = [place for place, _ in leaves(base, "config")]
             raise UserError(f"--config.{key}: {path}.{part} is no key of this run; {meant(part, table, path, known)}")
         table, path = table[part], f"{path}.{part}"
+    if bracket and isinstance(table, ConfigDict):
+        raise UserError(f"--config.{key}: {path} is a table, with the keys {', '.join(table)}; --{path}.KEY=…")
+    if bracket:
+        raise UserError(f"--config.{key}: no single element can be changed; give the whole value, --{path}=…")
 
 
 def _wanted(config: ConfigDict, key: str) -> str:
@@ -155,11 +157,12 @@ def _executed(path: Path) -> ModuleType:
     return module
 
 
-def _place(error: Exception, path: Path) -> str:
-    """Returns where and how a config file failed."""
+def _place(error: Exception, path: Path, get_config: object) -> str:
+    """Returns where and how a config file failed, before or after it was found to have a `get_config`."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     # Zero bytes are a SyntaxError without a line, or a ValueError, by the version of Python.
-    if not lines and isinstance(error, SyntaxError | ValueError) and not getattr(error, "lineno", None):
+    unreadable = isinstance(error, SyntaxError | ValueError) and not getattr(error, "lineno", None)
+    if get_config is None and unreadable and not lines:
         return f"{str(path)!r} is no Python file: {_one_line(error)}; wanted is one as in configs/"
     line = f", line {lines[-1]}" if lines else ""
     kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "

@@ -1,10 +1,10 @@
 """Errors that a user can mend, and how a command reports them."""
 
-import contextlib
 import errno
 import os
 import stat
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -40,6 +40,7 @@ EXIT_CODES = {
 }
 """How a command ends by the error that it ended with; all others are ours, with a traceback."""
 
+_NO_DEVICE = "Unable to initialize backend"  # so JAX begins, in a RuntimeError
 _DENIED = (errno.EACCES, errno.EPERM)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ADVICE = {
@@ -66,6 +67,17 @@ def reason_of(error: OSError) -> str:
     """Returns what the system says, and what to do about it."""
     said = " ".join((error.strerror or str(error)).split())
     return f"{said}; {_ADVICE.get(error.errno or 0, 'check the path')}"
+
+
+def of_system(what: str, error: OSError) -> UserError | ExternalError:
+    """Returns the error of something that the system refused: with a full disk nothing given is wrong.
+
+    Args:
+        what: could not be done; begins the line.
+        error: of the system.
+    """
+    kind = ExternalError if error.errno in _DISK_FULL else UserError
+    return kind(f"{what}: {reason_of(error)}")
 
 
 def denial(error: BaseException) -> str | None:
@@ -102,8 +114,17 @@ def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str
             _leave_the_others(line or traceback.format_exc().rstrip(), 1 if code is None else code, _goes_after)
         if code is None:
             raise
-        print(line, file=sys.stderr)
+        _say_last(line)
         raise SystemExit(code) from None
+
+
+def _say_last(line: str) -> None:
+    """Prints a line on stderr. A stream that can take no more is given up: Python would end with a code of its own."""
+    for name, words in (("stderr", f"{line}\n"), ("stdout", "")):
+        try:
+            print(words, end="", file=getattr(sys, name), flush=True)
+        except (OSError, ValueError):
+            setattr(sys, name, open(os.devnull, "w"))
 
 
 def _described(error: BaseException) -> tuple[str, int | None]:
@@ -115,6 +136,9 @@ def _described(error: BaseException) -> tuple[str, int | None]:
         place = f"{os.fspath(error.filename)!r}: " if _names_file(error) else ""
         code = EXIT_CODES[ExternalError if error.errno in _DISK_FULL else UserError]
         return f"error: {place}{reason_of(error)}", code
+    if isinstance(error, RuntimeError) and str(error).startswith(_NO_DEVICE):
+        said = " ".join(str(error).split())
+        return f"error: {said[:300]}; install JAX for it, or set JAX_PLATFORMS to another (cpu)", EXIT_CODES[UserError]
     return ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else ("", None)
 
 
@@ -144,12 +168,13 @@ def one_of_several(*, is_first: bool) -> None:
 def _leave_the_others(last_words: str, code: int, after: float) -> NoReturn:
     """Ends the process with a code, after some seconds, and leaves out what would wait for other processes.
 
-    Nothing keeps it: no log that is full, no signal.
+    Nothing keeps it: no log that is full or that nobody reads, no signal.
     """
+    at_last = threading.Timer(after + _LAST_WORDS, os._exit, [code])
+    at_last.daemon = True
+    at_last.start()
     try:
-        for say in (lambda: print(last_words, file=sys.stderr), sys.stdout.flush, sys.stderr.flush):
-            with contextlib.suppress(OSError, ValueError):
-                say()
+        _say_last(last_words)
         time.sleep(after)
     finally:
         os._exit(code)

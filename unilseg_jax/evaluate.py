@@ -42,6 +42,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     requests = _requests(arguments.benchmark)
     _check_paths(arguments, requests)
+    with _Stop() as stop:
+        _evaluate(arguments, requests, stop)
+
+
+def _evaluate(arguments: argparse.Namespace, requests: "Sequence[_Request]", stop: "_Stop") -> None:
     output = Path(arguments.output)
 
     # Imported here: JAX takes seconds, a mistake in the arguments should not.
@@ -59,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         process_id=arguments.process_id,
         timeout=arguments.timeout,
         names=distributed.Names("--coordinator", "--num-processes", "--process-id"),
+        stops_together=False,
     )
     process, processes = jax.process_index(), jax.process_count()
     # The first process speaks for all.
@@ -75,8 +81,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     works = _works(arguments, requests, predictor, weights, presence, console)
     for work in works:
         runner.refuse_to_replace_more(work)
+    stop.leave()
     done: list[dict[str, Any]] = []
-    with _Stop() as stop, _said_on_interrupt():
+    with _said_on_interrupt():
         for work in works:
             # Finished results do not hold what the presence score is fitted on.
             results = None if arguments.fit_presence else runner.finished_results(work)
@@ -307,8 +314,7 @@ class _Stop:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # None: with several processes JAX listens to it, in a way that Python cannot bring back.
-        signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, self._before)
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         self._came = True

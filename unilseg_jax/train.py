@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unilseg_jax.config import architecture_of, length_of, parse_flags
-from unilseg_jax.errors import ExternalError, StoppedBySignal, UserError, run_command
+from unilseg_jax.errors import ExternalError, StoppedBySignal, UserError, of_system, run_command
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -154,11 +154,13 @@ def _train(config, workdir: str, stop, holding: contextlib.ExitStack) -> dict:
             busy = ExternalError(f"another process trains in {workdir!r}; wait for it, or end it")
             holding.enter_context(held(directory, busy))
         checkpointer = Checkpointer(directory, config.checkpoints_kept)
+        if distributed.agreed(checkpointer.started) != goes_on:
+            raise ExternalError(f"another run has begun in {workdir!r} meanwhile; start the same command again")
         best = BestCheckpoint(directory, config.best_metric) if config.best_metric else None
         if speaks:
             verdict = leakage_files.write(verdict, directory, sources, init=of_first_weights, goes_on=goes_on)
     except OSError as error:
-        raise UserError(f"cannot write to --workdir {workdir!r}: {error.strerror}; name another directory") from error
+        raise of_system(f"cannot write to --workdir {workdir!r}", error) from error
 
     # ---- Where to start: 1. this run's last checkpoint, 2. given weights, 3. from scratch ----------------
     if goes_on:

@@ -107,6 +107,15 @@ def test_a_signal_to_the_local_script_stops_the_run_for_good(programs, number):
     assert len(calls(programs, "python")) == 1
 
 
+@pytest.mark.parametrize("code", [0, 3, EXIT_CODES[StoppedBySignal]])
+def test_a_signal_just_as_the_run_ends_never_looks_like_a_crash(programs, code):
+    """Bash may have lost the run's code then."""
+    ends = f"import os; os.kill(os.getppid(), {signal.SIGTERM:d}); os._exit({code})"
+    add(programs, "python", f"trap '' TERM; exec {sys.executable} -S -E -c '{ends}'")
+    found = {launch(programs, "local.sh", "c.py", "w").returncode for _ in range(20)}
+    assert found <= {code, EXIT_CODES[StoppedBySignal]}
+
+
 @pytest.mark.parametrize(
     ("script", "program", "given", "wanted"),
     [

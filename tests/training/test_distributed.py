@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -189,6 +190,40 @@ def test_a_process_that_never_starts_is_named(tmp_path):
     assert "error: waited 0.5 s for the start: process 1 did not come; " in err
 
 
+@pytest.mark.slow
+def test_of_those_that_wait_only_the_absent_one_is_named(tmp_path):
+    """Each gives up by its own clock, and the last ones when others have left."""
+    coordinator = f"127.0.0.1:{free_port()}"
+    program = PROGRAM.replace('"num_processes": 2', '"num_processes": 4')
+    assert program != PROGRAM
+    came = [process(tmp_path, coordinator, number, 12, program=program) for number in (0, 1, 3)]
+    for each in came:
+        _, err = each.communicate(timeout=60)
+        assert "error: waited 12 s for the start: process 2 did not come; " in err
+        assert each.returncode == 74
+
+
+ASKED_TO_STOP = """
+import os, signal, sys
+from pathlib import Path
+from unilseg_jax.training import distributed
+from unilseg_jax.training.signals import StopRequest
+
+with StopRequest() as stop:
+    distributed.connect(Path(sys.argv[1]), coordinator=sys.argv[2], num_processes=1, process_id=0, timeout=20)
+    os.kill(os.getpid(), signal.SIGTERM)
+    print(stop.signal, stop.reached(1))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_process_that_was_told_of_no_others_hears_sigterm(tmp_path):
+    alone = process(tmp_path, f"127.0.0.1:{free_port()}", 0, program=ASKED_TO_STOP)
+    out, err = alone.communicate(timeout=60)
+    assert out == "SIGTERM True\n", err
+    assert alone.returncode == -signal.SIGTERM
+
+
 def test_of_processes_that_jax_finds_those_that_came_are_named(tmp_path):
     """JAX finds what Open MPI says: two processes, of which one comes."""
     variables = {
@@ -205,7 +240,9 @@ def test_of_processes_that_jax_finds_those_that_came_are_named(tmp_path):
     assert alone.returncode == 74
     hosts = ", ".join(sorted([socket.gethostname(), "node-b.example"]))
     assert f"error: waited 3 s for the start: not all processes came, only those of {hosts}; see" in err
-    assert [path.name for path in waiting.iterdir()] == ["node-b.example.17"]
+    assert sorted(path.name for path in waiting.iterdir()) == sorted(
+        ["node-b.example.17", f"{socket.gethostname()}.{alone.pid}"]
+    )
 
 
 @pytest.mark.slow

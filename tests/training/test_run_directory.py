@@ -107,7 +107,13 @@ def test_a_file_and_a_damaged_config_are_refused(tmp_path):
     file.touch()
     with pytest.raises(UserError, match="is a file; name a directory"):
         start.check_directory(file, base_config())
-    for damaged in (json.dumps({"seed": 0})[:-3], "[]"):
+    for damaged in (
+        json.dumps({"seed": 0})[:-3],
+        "[]",
+        '{"input": null}',
+        '{"optim": 3}',
+        '{"input": {"sources": []}}',
+    ):
         (tmp_path / "config.json").write_text(damaged)
         with pytest.raises(UserError, match=r"config\.json' is damaged: .*; delete it or name another workdir"):
             start.check_directory(tmp_path, base_config())

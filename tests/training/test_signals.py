@@ -36,6 +36,7 @@ def agreement(monkeypatch):
 @pytest.fixture
 def two_processes(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
 
 
 @pytest.mark.usefixtures("two_processes")

@@ -152,11 +152,15 @@ def differences(model, alone_as_a_run, variables, batch, optimizer, request):
     """Checks the losses of eight devices, and returns how far their parameters are from those of one."""
     mesh = mesh_of(*request.param)
     shardings = sharding.state_shardings(mesh, jax.eval_shape(lambda: init_state(variables, optimizer)), smallest=64)
+    divided = [not place.is_fully_replicated for place in jax.tree.leaves(shardings.params)]
+    assert any(divided) == (request.param[1] > 1)
     layout = {"mesh": mesh, "optimizer": optimizer, "shardings": shardings}
     together = steps(train_step(model, **layout), 5, variables, batch, **layout)
     losses = [[terms["loss"] for terms in each[1]] for each in (alone_as_a_run, together)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     params = jax.device_get((alone_as_a_run[0].params, together[0].params))
+    moved = jax.tree.map(lambda a, b: abs(a - b).max(), params[0], variables["params"])
+    assert max(jax.tree.leaves(moved)) > 2e-4  # a difference of 1e-5 is one to be seen
     return jax.tree.map(lambda a, b: np.abs(a - b), *params)
 
 

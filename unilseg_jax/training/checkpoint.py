@@ -30,6 +30,11 @@ class Checkpointer:
     def __init__(self, directory: Path, keep: int = 2):
         self._manager = make_manager(Path(directory) / CHECKPOINTS, keep)
 
+    @property
+    def started(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self._manager.latest_step() is not None
+
     def save(self, state: TrainState) -> None:
         """Starts to write `state` under its step; returns while the disk still works.
 

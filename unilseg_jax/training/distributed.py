@@ -1,9 +1,11 @@
 """Several processes that train one model: how they find one another, wait for one another and add up counts."""
 
 import contextlib
+import math
 import os
 import re
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -17,7 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from unilseg_jax.errors import EXIT_CODES, ExternalError, UserError, one_of_several
+from unilseg_jax.errors import EXIT_CODES, ExternalError, UserError, of_system, one_of_several
 
 AUTO = "auto"
 """A coordinator that JAX itself shall find, as it can on TPU pods and under MPI."""
@@ -128,6 +130,7 @@ def connect(
     process_id: int,
     timeout: float,
     names: Names = CONFIG,
+    stops_together: bool = True,
 ) -> None:
     """Joins this process to the others of its run, if there are any; before JAX touches a device.
 
@@ -142,10 +145,13 @@ def connect(
         timeout: seconds to wait for the others. If processes are missing then, this one says which, or which hosts
             have come, and ends with the code of an `ExternalError`.
         names: see `processes_of`.
+        stops_together: leave SIGTERM to JAX if there are several processes, which can then agree on a step to stop
+            after. Otherwise, and with one process, Python's handler stays.
 
     Raises:
         UserError: the arguments do not fit together, there is no cluster to be found, or the processes do not see the
             same directory.
+        ExternalError: the disk is full.
     """
     arguments = processes_of(
         os.environ, coordinator=coordinator, num_processes=num_processes, process_id=process_id, names=names
@@ -162,16 +168,16 @@ def connect(
         waiting.mkdir(parents=True, exist_ok=True)
         mine.write_text(f"{socket.gethostname()} {os.getpid()}\n")
     except OSError as error:
-        raise UserError(f"cannot write to {str(directory)!r}: {error.strerror}; all processes need it") from error
+        raise of_system(f"cannot write to {str(directory)!r}, which all processes need", error) from error
 
     def give_up():
-        # A file from long ago is of a process that was killed while it waited.
-        here = {path.name for path in waiting.iterdir() if path.stat().st_mtime > began - timeout}
-        absent = [str(number) for number in range(count) if str(number) not in here]
-        hosts = [] if count else sorted({name.rpartition(".")[0] for name in here})
-        print(f"error: {_message('the start', timeout, absent, hosts)}", file=sys.stderr, flush=True)
-        mine.unlink(missing_ok=True)
-        os._exit(EXIT_CODES[ExternalError])
+        try:
+            here = {path.name for path in waiting.iterdir() if _age_of(path, began) < timeout}
+            absent = [str(number) for number in range(count) if str(number) not in here]
+            hosts = [] if count else sorted({name.rpartition(".")[0] for name in here})
+            print(f"error: {_message('the start', timeout, absent, hosts)}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(EXIT_CODES[ExternalError])  # the file stays: the others must not take this one for missing
 
     timer = threading.Timer(timeout, give_up)
     timer.daemon = True
@@ -184,9 +190,24 @@ def connect(
         timer.cancel()
         mine.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # others are still there
+            for path in waiting.iterdir():
+                if _age_of(path, began) >= timeout:  # of a start that failed
+                    path.unlink(missing_ok=True)
             waiting.rmdir()
-    one_of_several(is_first=not number)  # 0, or only JAX knows it
-    _check_shared(directory, min(timeout, _SEEN_WITHIN))
+    if not stops_together or jax.process_count() == 1:
+        # JAX has taken SIGTERM, to agree on a step with other processes.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    if jax.process_count() > 1:
+        one_of_several(is_first=not number)  # 0, or only JAX knows it
+        _check_shared(directory, min(timeout, _SEEN_WITHIN))
+
+
+def _age_of(path: Path, now: float) -> float:
+    """Returns how many seconds before `now` a file was written; without end if it is gone."""
+    try:
+        return now - path.stat().st_mtime
+    except OSError:
+        return math.inf
 
 
 def _check_port(coordinator: str, names: Names) -> None:

@@ -17,7 +17,7 @@ _FIRST_INTERRUPT = b"interrupted: the run saves and stops after its step; once m
 class StopRequest:
     """Whether somebody asked the run to stop, as a context in which the signals do not end the process.
 
-    With several processes JAX listens to SIGTERM since `jax.distributed.initialize`: a signal to one of them reaches
+    With several processes JAX listens to SIGTERM since `distributed.connect`: a signal to one of them reaches
     all, which agree on the number after the greatest that any has asked about. What came before, SIGUSR1 and SIGINT are
     handed on to JAX as a SIGTERM. A second SIGINT does what it always does.
 
@@ -40,7 +40,7 @@ class StopRequest:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            if number != signal.SIGTERM or jax.process_count() == 1:  # else it is JAX's by now
+            if number != signal.SIGTERM or not _of_several():  # else it is JAX's by now
                 signal.signal(number, handler)  # pyrefly: ignore[bad-argument-type]
 
     def _received(self, number: int, frame: FrameType | None) -> None:
@@ -56,7 +56,7 @@ class StopRequest:
         Raises:
             StoppedBySignal: a run of one process was asked to stop.
         """
-        if self.signal and jax.process_count() == 1:
+        if self.signal and not _of_several():
             raise StoppedBySignal(f"{self.signal} came; the same command starts again")
 
     def leave_before(self, first_step: int) -> None:
@@ -93,7 +93,7 @@ class StopRequest:
         Args:
             step: steps taken, more than when this was asked before.
         """
-        if jax.process_count() == 1:
+        if not _of_several():
             return bool(self.signal)
         if self.signal and not self._handed_on:
             self._handed_on = True
@@ -103,3 +103,8 @@ class StopRequest:
         numbers = range(self._asked + 1, step + 1)
         self._asked = step
         return any(multihost_utils.reached_preemption_sync_point(number) for number in numbers)
+
+
+def _of_several() -> bool:
+    """Whether this process is one of several; starts no device of a run that is alone."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1

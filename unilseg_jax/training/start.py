@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import grain
 import jax
@@ -172,11 +173,9 @@ def check_directory(directory: Path, config) -> list[str]:
         return []
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(before, dict):
-            raise ValueError("it holds no table")
+        _fill_in(before, json.loads(base_config().to_json_best_effort()))
     except ValueError as error:
         raise UserError(f"{str(file)!r} is damaged: {error}; delete it or name another workdir") from None
-    _fill_in(before, json.loads(base_config().to_json_best_effort()))
     now = json.loads(config.to_json_best_effort())
     for each in (before, now):
         for key in ("threads", "workers"):  # these do not change what is read
@@ -200,7 +199,7 @@ def check_directory(directory: Path, config) -> list[str]:
     for name in [name for name, folder in folders[1].items() if folders[0].get(name) != folder]:
         notes.append(
             f"note: config.input.sources.{name}.data_dir was {folders[0].get(name)!r} and is {folders[1][name]!r}: "
-            "what lies there is taken for the same data"
+            "the same records must lie there"
         )
     if before["steps"] != now["steps"]:
         notes.append(
@@ -210,10 +209,16 @@ def check_directory(directory: Path, config) -> list[str]:
     return notes
 
 
-def _fill_in(before: dict, defaults: dict) -> None:
-    """Gives a run's config the keys that came after it, whose defaults are what was done before."""
+def _fill_in(before: Any, defaults: dict) -> None:
+    """Gives a run's config the keys that came after it, whose defaults are what was done before.
+
+    Raises:
+        ValueError: there is something else in the place of a table.
+    """
+    if not isinstance(before, dict):
+        raise ValueError(f"{before!r} is no table")
     for key, default in defaults.items():
-        if isinstance(default, dict) and isinstance(before.get(key, {}), dict):
+        if isinstance(default, dict):
             _fill_in(before.setdefault(key, {}), default)
         else:
             before.setdefault(key, default)
@@ -222,7 +227,8 @@ def _fill_in(before: dict, defaults: dict) -> None:
 def _pop_folders(config: dict) -> dict[str, str]:
     """Takes the folders of the training sources out of a config: data may be moved, or copied to each machine."""
     sources = config["input"]["sources"]
-    return {name: source.pop("data_dir") for name, source in sources.items() if "data_dir" in source}
+    tables = {name: source for name, source in sources.items() if isinstance(source, dict)}
+    return {name: source.pop("data_dir") for name, source in tables.items() if "data_dir" in source}
 
 
 def sample_ids(visits: grain.MapDataset, batch_size: int, step: int) -> list[str]:
