@@ -2,7 +2,7 @@
 
     python -m unilseg_jax.train --config configs/quickstart.py --workdir runs/quickstart
 
-2 CPU cores: 5 to 6 minutes. Expected on held-out scenes: see the table in README.md.
+2 CPU cores: 6 to 10 minutes. Expected on held-out scenes: see the table in README.md.
 In seconds: --config=configs/quickstart.py:debug
 """
 

@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     count, chip = arguments.chips[0], chips.chip_named(arguments.chips[1])
     share, accumulate, fsdp = _share_of_device(config, count), config.optim.accumulate, config.mesh.fsdp
+    if not arguments.estimate:
+        print("compiling the step, which takes minutes (--estimate compiles nothing)", flush=True)
     cost = footprint(config, fsdp=fsdp, compiled=not arguments.estimate)
     budget = round(USABLE * chip.memory * 2**30)
     fitting = fitting_accumulation(cost, share, budget)
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{count} x {chip.name} of {chip.memory:g} GiB, {config.dtype}, remat {config.remat}, fsdp {fsdp}, "
         f"{config.input.size} px, {config.input.prompts} prompt(s) per picture"
     )
-    facts = _costs(cost) | _times(config, cost, count * chip.peak(config.dtype) * arguments.utilisation)
+    facts = _costs(cost) | _times(config, cost, count * chip.peak(config.dtype), arguments.utilisation)
     for name, value in facts.items():
         print(f"  {name:<{max(map(len, facts))}}  {value}")
     _print_choices(cost, share, accumulate, budget)
@@ -100,12 +102,14 @@ def _costs(cost) -> dict[str, str]:
     }
 
 
-def _times(config, cost, speed: float) -> dict[str, str]:
-    """Returns how long things take at `speed` FLOP/s, as text."""
+def _times(config, cost, peak: float, utilisation: float) -> dict[str, str]:
+    """Returns how long things take at a share of the `peak` FLOP/s of all chips, as text."""
+    speed = peak * utilisation
     seconds = cost.flops / speed
     visits, steps, batch = config.epoch_visits, config.steps, config.input.batch_size
+    pace = f"speed at {speed / 1e12:,.1f} TFLOP/s, {utilisation:.0%} of the chips' peak (--utilisation)"
     return {
-        f"speed at {speed / 1e12:,.1f} TFLOP/s": f"{1 / seconds:,.0f} pictures/s",
+        pace: f"{1 / seconds:,.0f} pictures/s",
         f"the run, {length_of(config, visits)}": _time(steps * batch * seconds),
         f"an epoch of {visits:,} visits" if visits else "an epoch": _time(visits * seconds)
         if visits

@@ -2,7 +2,8 @@
 
 Usage: python -m unilseg_jax.train --config FILE[:VARIANT] --workdir DIR [--config.KEY=VALUE …]
 
-  --config FILE[:VARIANT]  a file of configs/, and what it takes after a colon, such as debug (seconds, stand-in data)
+  --config FILE[:VARIANT]  a file of configs/, and what it takes after a colon, such as debug (a tiny run, mostly on
+                           stand-in data: configs/README.md)
   --workdir DIR            where the run's files go
   --config.KEY=VALUE       changes a key of the config, such as --config.steps=100; repeatable
                            all keys: unilseg_jax/config.py
@@ -187,7 +188,8 @@ def _train(config, workdir: str, stop, holding: contextlib.ExitStack) -> dict:
         f"{count / 1e6:.1f} M parameters, {mesh.size} {jax.default_backend()} device(s), "
         + (f"{jax.process_count()} processes, " if jax.process_count() > 1 else "")
         + (f"XLA flags {config.xla_flags}, " if config.xla_flags else "")
-        + f"steps {first_step} to {config.steps}",
+        + f"steps {first_step} to {config.steps}"
+        + (", which are all taken: what is left is judged" if first_step == config.steps else ""),
         *mixture.lines(),
         length_of(config, mixture.epoch_visits()),
         sep="\n",

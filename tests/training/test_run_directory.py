@@ -90,7 +90,7 @@ def test_other_micro_batches_change_no_samples_and_are_told(directory):
 def test_another_run_is_refused(directory, key, value):
     config = base_config()
     config.update_from_flattened_dict({key: value})
-    with pytest.raises(UserError, match=rf"holds a run with another config\.{key.split('.')[0]}; name another workdir"):
+    with pytest.raises(UserError, match=rf"holds a run with another config\.{key}: .*, not {value!r}; name another"):
         start.check_directory(directory, config)
 
 

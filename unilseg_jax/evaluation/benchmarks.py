@@ -4,6 +4,7 @@ Paper: Tables 2 to 7. Differs: gRefCOCO and Ref-DAVIS17 are in none of the paper
 """
 
 import dataclasses
+import difflib
 
 from unilseg_jax.errors import UserError
 
@@ -143,9 +144,10 @@ def find(request: str) -> list[tuple[Benchmark, str]]:
         return [(benchmark, split) for benchmark in BENCHMARKS.values() for split in benchmark.splits]
     name, colon, split = request.partition(":")
     if name not in BENCHMARKS or (colon and not split):
+        close = difflib.get_close_matches(name, BENCHMARKS, n=1) if name not in BENCHMARKS else []
         raise UserError(
             f"no benchmark {request!r}; wanted is NAME or NAME:SPLIT, NAME one of {', '.join(BENCHMARKS)}; or {ALL}, "
-            "or run"
+            "or run" + (f"; is {close[0]} meant?" if close else "")
         )
     benchmark = BENCHMARKS[name]
     return [(benchmark, one) for one in ((split,) if split else benchmark.splits)]

@@ -50,8 +50,9 @@ def as_markdown(columns: Sequence[Column], protocol: str) -> str:
     notes = _Footnotes()
     blocks = [
         f"# Comparison, protocol {protocol}",
-        f"Numbers of the other protocol: `--protocol {_OTHER[protocol]}`. In brackets the 95 % interval of a bootstrap "
-        "over images, where there is one. What the paper prints stands under the metric that it really is.",
+        f"Numbers of the other protocol, where there are any: `--protocol {_OTHER[protocol]}`. In brackets the 95 % "
+        "interval of a bootstrap over images, where there is one. What the paper prints stands under the metric that "
+        "it really is.",
     ]
     for task in dict.fromkeys(column.task for column in columns):
         blocks += _section(task, [column for column in columns if column.task == task], notes)

@@ -42,6 +42,8 @@ def find_set(name: str, data_dir: str | os.PathLike) -> Path:
         elif base not in (known := builder_names()):
             close = difflib.get_close_matches(base, known, n=1)
             wanted = f"is {close[0]!r} meant?" if close else f"there are builders for {', '.join(known) or 'none'}"
+        else:
+            wanted += f" (a drawn stand-in: prepare {base} --synthetic 4 --raw NEW_DIR --out {data_dir})"
         elsewhere = ", or say where it lies (train: --config.data_dir=DIR, other commands: --data DIR)"
         raise UserError(
             f"no prepared data set {name!r} in {str(data_dir)!r}; {wanted}{'' if wanted.endswith('?') else elsewhere}"

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from unilseg_jax.interop.torch_import import load_released
 from unilseg_jax.models.architecture import Architecture
 from unilseg_jax.training.model_directory import CHECKPOINTS, MODEL_FILE, load_pretrained
 from unilseg_jax.training.writer import METRICS_FILE
+
+_ABSENT = object()
 
 
 def check_given(model: str = "", swin: str = "", clip: str = "") -> None:
@@ -184,11 +186,10 @@ def check_directory(directory: Path, config) -> list[str]:
     # Other devices may need another one, and the samples stay the same.
     micro_batches = [each["optim"].pop("accumulate") for each in (before, now)]
     keys = ("seed", "model", "dtype", "batch_norm", "input", "optim", "loss", "ema")
-    other = [key for key in keys if before[key] != now[key]]
-    if other:
+    for key, was, given in _changes("config", *({key: each[key] for key in keys} for each in (before, now))):
         raise UserError(
-            f"{str(directory)!r} holds a run with another config.{other[0]}; name another workdir, or run it as "
-            f"{str(file)!r} says"
+            f"{str(directory)!r} holds a run with another {key}: {was}, not {given}; name another workdir, or run it "
+            f"as {str(file)!r} says"
         )
     notes = []
     if micro_batches[0] != micro_batches[1]:
@@ -222,6 +223,15 @@ def _fill_in(before: Any, defaults: dict) -> None:
             _fill_in(before.setdefault(key, {}), default)
         else:
             before.setdefault(key, default)
+
+
+def _changes(path: str, before: Any, now: Any) -> Iterator[tuple[str, str, str]]:
+    """Yields the dotted name and both values of each key that differs, "nothing" for one that is not there."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*now, *before]):
+            yield from _changes(f"{path}.{key}", before.get(key, _ABSENT), now.get(key, _ABSENT))
+    elif before != now:
+        yield path, *("nothing" if value is _ABSENT else repr(value) for value in (before, now))
 
 
 def _pop_folders(config: dict) -> dict[str, str]:
