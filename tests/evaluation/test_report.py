@@ -34,7 +34,7 @@ def example(phrase="the red circle", *, size=(192, 192), image_id="a", colour=(0
 
 def tile_of(sheet, row, column):
     """Returns the picture of a tile, as integers."""
-    top, left = report.KEY + row * (report.TILE + 44) + 4, column * (report.TILE + 8) + 4
+    top, left = report.KEY + row * (report.TILE + report.CAPTION) + 4, column * (report.TILE + 8) + 4
     return np.asarray(sheet)[top : top + report.TILE, left : left + report.TILE].astype(int)
 
 
@@ -49,7 +49,7 @@ def test_each_picture_of_a_sheet_begins_a_row(tmp_path, counts, columns, rows):
     with Image.open(path) as sheet:
         sheet.load()
         assert (sheet.format, sheet.mode) == ("PNG", "RGB")
-        assert sheet.size == (columns * (report.TILE + 8), report.KEY + rows * (report.TILE + 44))
+        assert sheet.size == (columns * (report.TILE + 8), report.KEY + rows * (report.TILE + report.CAPTION))
 
 
 def test_a_picture_stands_before_its_phrases_and_in_its_own_colours(tmp_path):
@@ -84,7 +84,7 @@ def test_pictures_of_any_shape_and_long_phrases_fit_their_tile(tmp_path, size):
     path = tmp_path / "sheet.png"
     report.draw_examples(path, [example(phrase, size=size) for phrase in phrases], columns=2)
     with Image.open(path) as sheet:
-        assert sheet.size == (2 * (report.TILE + 8), report.KEY + 4 * (report.TILE + 44))
+        assert sheet.size == (2 * (report.TILE + 8), report.KEY + 4 * (report.TILE + report.CAPTION))
 
 
 def row(value):

@@ -170,7 +170,7 @@ def test_steps_are_those_of_adam(given, b1, b2, eps):
 
 def test_the_norm_of_all_gradients_together_is_clipped():
     """Adam forgets a constant factor, so its moments are compared."""
-    norm = float(optax.global_norm(GRADS))
+    norm = float(optax.tree.norm(GRADS))
     for clip_norm, factor in ((1.0, 1 / norm), (10.0, 1.0), (0.0, 1.0)):
         optimizer = optim.make_optimizer(PARAMS, lambda step: 1.0, lr_scales=EVERYTHING, clip_norm=clip_norm)
         _, opt_state = optimizer.update(GRADS, optimizer.init(PARAMS), PARAMS)

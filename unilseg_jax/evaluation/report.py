@@ -16,6 +16,7 @@ from unilseg_jax.evaluation.pictures import HIT, MISSED, SURPLUS, errors, paint,
 
 TILE = 192  # px, side of a drawn picture
 KEY = 24  # px, height of the line that says what the colours mean
+LINE, CAPTION = 14, 66  # px, of a line below a picture, and of all of them with the gap to the next row
 
 
 def without_nan(value):
@@ -77,7 +78,7 @@ def draw_examples(path: Path, examples: Sequence[Example], columns: int = 6) -> 
         tiles = [_judged_tile(example, font) for example in judged]
         for start in range(0, len(tiles), columns - 1):
             rows.append([None if start else first, *tiles[start : start + columns - 1]])
-    width, height = TILE + 8, TILE + 44
+    width, height = TILE + 8, TILE + CAPTION
     sheet = Image.new("RGB", (columns * width, KEY + len(rows) * height), "white")
     _draw_key(sheet, font)
     for row, tiles in enumerate(rows):
@@ -106,7 +107,7 @@ def _judged_tile(example: Example, font: ImageFont.ImageFont | ImageFont.FreeTyp
     if target.any():
         verdict = f"IoU {example.iou:.2f}"
     else:
-        verdict = "nothing is there" if example.prediction.any() else "nothing, right"
+        verdict = "wrong: nothing is there" if example.prediction.any() else "right: nothing is there"
     picture = paint(triplet.image, errors(example.prediction, target), TILE, enlarge=True, grey=True)
     return _tile(picture, triplet.phrases[example.phrase], verdict, font)
 
@@ -116,8 +117,8 @@ def _tile(
 ) -> Image.Image:
     """Puts two lines of text and a note below a picture of at most `TILE` pixels a side."""
     image = Image.fromarray(picture)
-    tile = Image.new("RGB", (TILE + 8, TILE + 44), "white")
-    tile.paste(image, (4 + (TILE - image.width) // 2, 4 + (TILE - image.height) // 2))
+    tile = Image.new("RGB", (TILE + 8, TILE + CAPTION), "white")
+    tile.paste(image, (4 + (TILE - image.width) // 2, 4 + TILE - image.height))
     draw = ImageDraw.Draw(tile)
     lines = [""]
     for word in text.split():
@@ -126,6 +127,8 @@ def _tile(
             lines.append(word)
         else:
             lines[-1] = longer
-    draw.text((4, TILE + 6), "\n".join(lines[:2]), fill="black", font=font, spacing=1)
-    draw.text((4, TILE + 31), note, fill=(90, 90, 90), font=font)
+    top = TILE + 6
+    for line, colour in (*((line, "black") for line in lines[:2]), (note, (90, 90, 90))):
+        draw.text((4, top), line, fill=colour, font=font)
+        top += LINE
     return tile
