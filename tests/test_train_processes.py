@@ -86,6 +86,20 @@ def test_losses_and_parameters_are_the_same(one, two):
     assert_close(two[0], one)
 
 
+def test_given_weights_reach_both_processes(one, cache, tmp_path):
+    """They are divided among the devices, and a moving average starts from them."""
+    more = {"init__model": str(one), "steps": 2, "mesh__fsdp": 2, "ema__decay": 0.9, "evals__held_out__every": 0}
+    code, out, err = run(flags(tmp_path / "alone", **BATCH, **more), cache, devices=4)
+    assert code == 0, err
+    assert f"all weights from {one}" in out
+    both = start_both(tmp_path / "both", cache, **more)
+    results = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], results
+    assert_close(tmp_path / "both", tmp_path / "alone")
+    fresh = curve(one)[0]["train/loss"]
+    assert curve(tmp_path / "alone")[0]["train/loss"] < 0.9 * fresh, "the weights are those of a run that has learnt"
+
+
 def test_only_the_first_process_speaks_and_writes(two):
     workdir, (first, second) = two
     assert "2 processes, " in first
