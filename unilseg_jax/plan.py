@@ -29,11 +29,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments, rest = _arguments(argv)
     config, _ = parse_flags([*rest, "--workdir=unused"])
     from unilseg_jax.training import chips
-    from unilseg_jax.training.planning import footprint
+    from unilseg_jax.training.planning import can_compile, footprint
 
     count, chip = arguments.chips[0], chips.chip_named(arguments.chips[1])
     share, accumulate, fsdp = _share_of_device(config, count), config.optim.accumulate, config.mesh.fsdp
-    if not arguments.estimate:
+    if not arguments.estimate and can_compile(config):
         print("compiling the step, which takes minutes (--estimate compiles nothing)", flush=True)
     cost = footprint(config, fsdp=fsdp, compiled=not arguments.estimate)
     budget = round(USABLE * chip.memory * 2**30)

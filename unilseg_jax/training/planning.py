@@ -129,6 +129,11 @@ class Footprint:
         return state + self.fixed_bytes + pictures * self.picture_bytes
 
 
+def can_compile(config: ConfigDict) -> bool:
+    """Returns whether compiling for this machine's device tells the memory; a CPU's compiler undoes remat."""
+    return jax.default_backend() != "cpu" or config.remat == "none"
+
+
 def footprint(config: ConfigDict, *, fsdp: int = 1, compiled: bool = True) -> Footprint:
     """Returns what a step of `config` costs a device.
 
@@ -145,7 +150,7 @@ def footprint(config: ConfigDict, *, fsdp: int = 1, compiled: bool = True) -> Fo
     source = f"compiled for {jax.default_backend()}"
     if not compiled:
         source = "estimated; XLA may need more or less"
-    elif jax.default_backend() == "cpu" and config.remat != "none":
+    elif not can_compile(config):
         compiled, source = False, "estimated, since compiling for a CPU undoes remat; XLA may need more or less"
     plain = program(config, one_device(), remat="none")
     flops = plain.step.lower(plain.state, batch_of(config, 1)).cost_analysis()["flops"]
