@@ -10,7 +10,9 @@ from tiny_run import STEPS, curve, flags, run, stop_at
 from unilseg_jax.training.model_directory import load_pretrained
 
 pytestmark = pytest.mark.slow
-CHANGES = {"checkpoint_every": 100}
+CHANGES = {"checkpoint_every": 100, "model__stochastic_depth": 0.0, "model__dropout": 0.0}
+"""No noise. It is the same on any number of devices (`training/test_step.py`), but where whole pictures of a batch of
+two are dropped, rounding grows beyond the bounds in a few steps."""
 
 
 @pytest.fixture(scope="module")
