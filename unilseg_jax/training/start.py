@@ -186,7 +186,9 @@ def check_directory(directory: Path, config) -> list[str]:
     # Other devices may need another one, and the samples stay the same.
     micro_batches = [each["optim"].pop("accumulate") for each in (before, now)]
     keys = ("seed", "model", "dtype", "batch_norm", "input", "optim", "loss", "ema")
-    for key, was, given in _changes("config", *({key: each[key] for key in keys} for each in (before, now))):
+    first = next(_changes("config", *({key: each[key] for key in keys} for each in (before, now))), None)
+    if first:
+        key, was, given = first
         raise UserError(
             f"{str(directory)!r} holds a run with another {key}: {was}, not {given}; name another workdir, or run it "
             f"as {str(file)!r} says"
