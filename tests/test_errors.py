@@ -244,11 +244,22 @@ def test_a_log_that_nobody_reads_keeps_no_process(tmp_path):
         os.close(log)
 
 
-def test_a_device_that_jax_does_not_know_costs_one_line():
+@pytest.mark.parametrize(
+    ("platforms", "said"),
+    [
+        ("abacus", "Unable to initialize backend 'abacus'"),
+        pytest.param(
+            "cuda",
+            "JAX_PLATFORMS=cuda: no such device is visible",
+            marks=pytest.mark.skipif(any(Path("/dev").glob("nvidia*")), reason="an NVIDIA GPU is here"),
+        ),
+    ],
+)
+def test_a_device_that_is_not_there_costs_one_line(platforms, said):
     program = "import jax\nfrom unilseg_jax import errors\nerrors.run_command(lambda argv: jax.devices())"
-    environment = os.environ | {"JAX_PLATFORMS": "abacus"}
+    environment = os.environ | {"JAX_PLATFORMS": platforms}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, text=True, cwd=Path(CONFIG).parents[1], env=environment, capture_output=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: Unable to initialize backend 'abacus'")
+    assert done.stderr.startswith(f"error: {said}")
     assert done.stderr.count("\n") == 1

@@ -41,6 +41,7 @@ EXIT_CODES = {
 """How a command ends by the error that it ended with; all others are ours, with a traceback."""
 
 _NO_DEVICE = "Unable to initialize backend"  # so JAX begins, in a RuntimeError
+_FINDS_DEVICES = "jax._src.xla_bridge"  # where it only asserts that there is one if no GPU is visible
 _DENIED = (errno.EACCES, errno.EPERM)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ADVICE = {
@@ -136,10 +137,20 @@ def _described(error: BaseException) -> tuple[str, int | None]:
         place = f"{os.fspath(error.filename)!r}: " if _names_file(error) else ""
         code = EXIT_CODES[ExternalError if error.errno in _DISK_FULL else UserError]
         return f"error: {place}{reason_of(error)}", code
-    if isinstance(error, RuntimeError) and str(error).startswith(_NO_DEVICE):
-        said = " ".join(str(error).split())
-        return f"error: {said[:300]}; install JAX for it, or set JAX_PLATFORMS to another (cpu)", EXIT_CODES[UserError]
+    if (said := _without_device(error)) is not None:
+        return f"error: {said}; install JAX for it, or set JAX_PLATFORMS to another (cpu)", EXIT_CODES[UserError]
     return ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else ("", None)
+
+
+def _without_device(error: BaseException) -> str | None:
+    """Returns what JAX says where none of the devices that it shall use can be had, else None."""
+    if isinstance(error, RuntimeError) and str(error).startswith(_NO_DEVICE):
+        return " ".join(str(error).split())[:300]
+    if isinstance(error, AssertionError):
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__") == _FINDS_DEVICES:
+            return f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: no such device is visible to this process"
+    return None
 
 
 def _is_of_all(error: BaseException) -> bool:
