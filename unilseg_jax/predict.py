@@ -1,6 +1,6 @@
 """Command: segments pictures by phrases; writes masks, overlays and predictions.json.
 
-Usage: python -m unilseg_jax.predict --checkpoint C --image I [--image J ...] --phrase P [--phrase Q ...]
+Usage: python -m unilseg_jax.predict --checkpoint C --image I [J ...] --phrase P [--phrase Q ...]
     --output DIR [--resize letterbox|stretch] [--threshold T | --presence FILE]
 """
 
@@ -52,22 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = Path(arguments.output)
     _check(arguments)
 
-    # Imported here: JAX takes seconds, a mistake in the arguments should not.
-    from unilseg_jax.segmenter import Segmenter
-
-    segmenter = Segmenter.from_pretrained(arguments.checkpoint)
-    presence = _presence(arguments, segmenter) if arguments.presence else None
-    _warn_of_cut_phrases(arguments.phrase, segmenter.architecture.word_len)
-    taken = {path.name.casefold() for path in map(Path, arguments.image) if _same(path.parent, output)}
-    taken.add(RESULTS_FILE)
-    entries: list[dict] = []
-    console = Console(stderr=True, emoji=False)
-    several = len(arguments.image) > 1
-    for path in track(arguments.image, "pictures", console=console, disable=not several):
-        entries += _segment_picture(segmenter, presence, path, arguments, output, taken)
-    with _replacing(output / RESULTS_FILE) as temporary:
-        report = {"checkpoint": arguments.checkpoint, "predictions": entries}
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    with _folder(output):
+        entries = _segment_all(arguments, output)
     _print_table(entries, output)
 
 
@@ -86,7 +72,7 @@ def _parser() -> OneLineParser:
         help="a .pth or .safetensors file, the directory of a training run, or what convert wrote",
     )
     parser.add_argument(
-        "--image", required=True, type=path_text, action="append", metavar="I", help="a picture; repeatable"
+        "--image", required=True, type=path_text, action="extend", nargs="+", metavar="I", help="pictures; repeatable"
     )
     parser.add_argument("--phrase", required=True, action="append", metavar="P", help="a phrase; repeatable")
     parser.add_argument("--output", required=True, type=path_text, metavar="DIR", help="the folder to write to")
@@ -122,7 +108,7 @@ def _threshold(text: str) -> float:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuses what would fail later, and makes the output folder."""
+    """Refuses what would fail later."""
     for phrase in arguments.phrase:
         check_phrase(phrase)
     if not Path(arguments.checkpoint).exists():
@@ -131,7 +117,6 @@ def _check(arguments: argparse.Namespace) -> None:
         checked_file(arguments.presence, "presence file")
     for path in arguments.image:
         read_image(path)
-    _make_folder(Path(arguments.output))
 
 
 def _presence(arguments: argparse.Namespace, segmenter: "Segmenter") -> Callable[[np.ndarray, float], float]:
@@ -143,6 +128,20 @@ def _presence(arguments: argparse.Namespace, segmenter: "Segmenter") -> Callable
     protocol = next(name for name, each in PROTOCOLS.items() if each.resize == arguments.resize)
     model.check_protocol(protocol)
     return lambda probs, threshold: float(model.score(features_of(probs, threshold)[None], protocol)[0])
+
+
+@contextlib.contextmanager
+def _folder(output: Path) -> Iterator[None]:
+    """Makes the output folder and tries whether it takes files; what is empty when the block fails goes again."""
+    made = [folder for folder in (output, *output.parents) if not folder.exists()]
+    try:
+        _make_folder(output)
+        yield
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _make_folder(output: Path) -> None:
@@ -174,6 +173,27 @@ def _warn_of_cut_phrases(phrases: Sequence[str], word_len: int) -> None:
                 f"warning: the phrase {phrase!r} is longer than {word_len - 2} tokens; kept: {kept!r}",
                 file=sys.stderr,
             )
+
+
+def _segment_all(arguments: argparse.Namespace, output: Path) -> list[dict]:
+    """Loads the model, segments picture by picture, writes all results and returns them."""
+    # Imported here: JAX takes seconds, a mistake in the arguments should not.
+    from unilseg_jax.segmenter import Segmenter
+
+    segmenter = Segmenter.from_pretrained(arguments.checkpoint)
+    presence = _presence(arguments, segmenter) if arguments.presence else None
+    _warn_of_cut_phrases(arguments.phrase, segmenter.architecture.word_len)
+    taken = {path.name.casefold() for path in map(Path, arguments.image) if _same(path.parent, output)}
+    taken.add(RESULTS_FILE)
+    entries: list[dict] = []
+    console = Console(stderr=True, emoji=False)
+    several = len(arguments.image) > 1
+    for path in track(arguments.image, "pictures", console=console, disable=not several):
+        entries += _segment_picture(segmenter, presence, path, arguments, output, taken)
+    with _replacing(output / RESULTS_FILE) as temporary:
+        report = {"checkpoint": arguments.checkpoint, "predictions": entries}
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return entries
 
 
 def _segment_picture(
