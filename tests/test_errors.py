@@ -183,6 +183,8 @@ OF_SEVERAL = """
 import atexit, sys
 from unilseg_jax import errors
 
+errors._LAST_WORDS = 0.3
+
 def main(argv):
     if sys.argv[3:]:
         errors.one_of_several(is_first=sys.argv[3] == "first")
@@ -245,17 +247,37 @@ def test_a_log_that_nobody_reads_keeps_no_process(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("why", "code", "advice"),
+    [
+        (
+            "Backend 'x' is not in the list of known backends: ['cpu'].",
+            2,
+            "install JAX for it, or set JAX_PLATFORMS to",
+        ),
+        ("Failed to open libtpu.so: cannot open shared object file", 2, "install JAX for it, or set JAX_PLATFORMS to"),
+        ("INTERNAL: Getting local topologies timed out", 74, "is the device there and free, and have all processes"),
+    ],
+)
+def test_a_device_that_jax_cannot_use_costs_one_line(why, code, advice, capsys):
+    """A process of a pod shall be started again, unless it can never work."""
+    found, line = ending(RuntimeError(f"Unable to initialize backend 'x':\n{why}"), capsys)
+    assert found == code
+    assert line.startswith(f"error: Unable to initialize backend 'x': {why}; {advice}")
+    assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("platforms", "said"),
     [
         ("abacus", "Unable to initialize backend 'abacus'"),
         pytest.param(
             "cuda",
-            "JAX_PLATFORMS=cuda: no such device is visible",
+            "JAX_PLATFORMS=cuda: no such device is visible to this process; set it to another (cpu)",
             marks=pytest.mark.skipif(any(Path("/dev").glob("nvidia*")), reason="an NVIDIA GPU is here"),
         ),
     ],
 )
-def test_a_device_that_is_not_there_costs_one_line(platforms, said):
+def test_jax_says_what_is_expected_of_a_device_that_is_not_there(platforms, said):
     program = "import jax\nfrom unilseg_jax import errors\nerrors.run_command(lambda argv: jax.devices())"
     environment = os.environ | {"JAX_PLATFORMS": platforms}
     command = [sys.executable, "-c", program]

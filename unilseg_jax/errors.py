@@ -41,6 +41,7 @@ EXIT_CODES = {
 """How a command ends by the error that it ended with; all others are ours, with a traceback."""
 
 _NO_DEVICE = "Unable to initialize backend"  # so JAX begins, in a RuntimeError
+_NOT_INSTALLED = ("not in the list of known backends", "cannot open shared object file")
 _FINDS_DEVICES = "jax._src.xla_bridge"  # where it only asserts that there is one if no GPU is visible
 _DENIED = (errno.EACCES, errno.EPERM)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -137,19 +138,29 @@ def _described(error: BaseException) -> tuple[str, int | None]:
         place = f"{os.fspath(error.filename)!r}: " if _names_file(error) else ""
         code = EXIT_CODES[ExternalError if error.errno in _DISK_FULL else UserError]
         return f"error: {place}{reason_of(error)}", code
-    if (said := _without_device(error)) is not None:
-        return f"error: {said}; install JAX for it, or set JAX_PLATFORMS to another (cpu)", EXIT_CODES[UserError]
+    if isinstance(no_device := _without_device(error), UserError | ExternalError):
+        return _described(no_device)
     return ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else ("", None)
 
 
-def _without_device(error: BaseException) -> str | None:
-    """Returns what JAX says where none of the devices that it shall use can be had, else None."""
+def _without_device(error: BaseException) -> UserError | ExternalError | None:
+    """Returns the error of a device that JAX cannot use, else None.
+
+    JAX says the same of one that it does not know, of one that fails, and where another process of the run, with
+    which it exchanges what devices there are, does not answer.
+    """
     if isinstance(error, RuntimeError) and str(error).startswith(_NO_DEVICE):
-        return " ".join(str(error).split())[:300]
+        said = " ".join(str(error).split())[:400]
+        if any(each in said for each in _NOT_INSTALLED):
+            return UserError(f"{said}; install JAX for it, or set JAX_PLATFORMS to another (cpu)")
+        return ExternalError(f"{said}; is the device there and free, and have all processes of the run come?")
     if isinstance(error, AssertionError):
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         if frame.f_globals.get("__name__") == _FINDS_DEVICES:
-            return f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: no such device is visible to this process"
+            asked = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
+            return UserError(
+                f"{asked}: no such device is visible to this process; set it to another (cpu), or unset it"
+            )
     return None
 
 
@@ -176,15 +187,26 @@ def one_of_several(*, is_first: bool) -> None:
     _goes_after = _LAST_WORDS if is_first else 0.0
 
 
+def alone() -> None:
+    """Takes back `one_of_several`."""
+    global _goes_after
+    _goes_after = None
+
+
+def is_one_of_several() -> bool:
+    """Whether `one_of_several` was told."""
+    return _goes_after is not None
+
+
 def _leave_the_others(last_words: str, code: int, after: float) -> NoReturn:
     """Ends the process with a code, after some seconds, and leaves out what would wait for other processes.
 
     Nothing keeps it: no log that is full or that nobody reads, no signal.
     """
-    at_last = threading.Timer(after + _LAST_WORDS, os._exit, [code])
-    at_last.daemon = True
-    at_last.start()
     try:
+        at_last = threading.Timer(after + _LAST_WORDS, os._exit, [code])
+        at_last.daemon = True
+        at_last.start()
         _say_last(last_words)
         time.sleep(after)
     finally:

@@ -65,6 +65,7 @@ def _evaluate(arguments: argparse.Namespace, requests: "Sequence[_Request]", sto
         timeout=arguments.timeout,
         names=distributed.Names("--coordinator", "--num-processes", "--process-id"),
         stops_together=False,
+        leave=stop.leave,
     )
     process, processes = jax.process_index(), jax.process_count()
     # The first process speaks for all.

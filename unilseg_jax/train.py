@@ -26,6 +26,7 @@ from pathlib import Path
 
 from unilseg_jax.config import architecture_of, length_of, parse_flags
 from unilseg_jax.errors import ExternalError, StoppedBySignal, UserError, of_system, run_command
+from unilseg_jax.training.signals import StopRequest
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,14 +35,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if {"-h", "--help"} & set(argv):
         print(__doc__)
         return
-    config, workdir = parse_flags(argv)
-    from unilseg_jax.training.silence import raised_only
+    with StopRequest() as stop:
+        config, workdir = parse_flags(argv)
+        from unilseg_jax.training.silence import raised_only  # it brings JAX, which takes seconds
 
-    with raised_only():
-        train(config, workdir)
+        with raised_only():
+            train(config, workdir, stop)
 
 
-def train(config, workdir: str) -> dict:
+def train(config, workdir: str, stop: StopRequest | None = None) -> dict:
     """Trains, evaluates, and returns what `summary.json` holds.
 
     With several processes each runs this, and process 0 alone writes and speaks.
@@ -49,6 +51,7 @@ def train(config, workdir: str) -> dict:
     Args:
         config: see `config.base_config`.
         workdir: the run's directory; made if missing, continued if it holds checkpoints.
+        stop: listens to signals already; None: that begins here.
 
     Raises:
         UserError: the config and its data do not fit, before anything is compiled.
@@ -57,13 +60,11 @@ def train(config, workdir: str) -> dict:
         ExternalError: a checkpoint cannot be written, another process of the run is missing, or one of another run is
             in the directory.
     """
-    from unilseg_jax.training.signals import StopRequest
-
-    with StopRequest() as stop, contextlib.ExitStack() as holding:
-        return _train(config, workdir, stop, holding)
+    with contextlib.ExitStack() as holding:
+        return _train(config, workdir, stop or holding.enter_context(StopRequest()), holding)
 
 
-def _train(config, workdir: str, stop, holding: contextlib.ExitStack) -> dict:
+def _train(config, workdir: str, stop: StopRequest, holding: contextlib.ExitStack) -> dict:
     import jax
     import jax.numpy as jnp
     from rich.console import Console
@@ -91,7 +92,7 @@ def _train(config, workdir: str, stop, holding: contextlib.ExitStack) -> dict:
     started = time.perf_counter()
     directory = Path(workdir)
     changes = start.check_directory(directory, config)
-    distributed.connect(directory, **config.distributed)
+    distributed.connect(directory, leave=stop.leave_others, **config.distributed)
     compilation.use_cache(config.compilation_cache)
     timeout = config.distributed.timeout
     speaks = jax.process_index() == 0

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -121,24 +122,24 @@ import os, sys, time
 from pathlib import Path
 import jax
 import numpy as np
-from unilseg_jax.errors import ExternalError
+from unilseg_jax.errors import ExternalError, run_command
 from unilseg_jax.training import distributed
 
 me = int(sys.argv[3])
 both = {} if sys.argv[2] == distributed.AUTO else {"num_processes": 2, "process_id": me}
 both = {"num_processes": 0, "process_id": -1} | both
-distributed.connect(Path(sys.argv[1]), coordinator=sys.argv[2], timeout=float(sys.argv[4]), **both)
-rows = distributed.gather_rows(np.full((1 + 2 * me, 2), 7 + me, np.int32))
-print("rows", rows[:, 0].tolist(), "agreed", distributed.agreed(me == 0), flush=True)
-distributed.wait_for_all("both", 30)
-try:
+
+def main(argv):
+    distributed.connect(Path(sys.argv[1]), coordinator=sys.argv[2], timeout=float(sys.argv[4]), **both)
+    rows = distributed.gather_rows(np.full((1 + 2 * me, 2), 7 + me, np.int32))
+    print("rows", rows[:, 0].tolist(), "agreed", distributed.agreed(me == 0), flush=True)
+    distributed.wait_for_all("both", 30)
     if me == 0:
-        distributed.wait_for_all("the end", 1)
-except ExternalError as error:
-    print(error, flush=True)
-else:
-    time.sleep(2)
-os._exit(0)
+        distributed.wait_for_all("the end", 0.3)
+    time.sleep(1)
+    os._exit(0)
+
+run_command(main)
 """
 
 
@@ -179,7 +180,8 @@ def test_two_processes_gather_agree_and_name_the_one_that_is_missing(tmp_path):
     outputs = [each.communicate(timeout=60) for each in both]
     for out, err in outputs:
         assert "rows [7, 8, 8, 8] agreed True" in out, err
-    assert "waited 1 s for the end: process 1 did not come; " in outputs[0][0], outputs[0][1]
+    assert "error: waited 0.3 s for the end: process 1 did not come; " in outputs[0][1]
+    assert [each.returncode for each in both] == [74, 0]
     assert not (tmp_path / distributed.WAITING).exists()
 
 
@@ -188,6 +190,66 @@ def test_a_process_that_never_starts_is_named(tmp_path):
     _, err = alone.communicate(timeout=60)
     assert alone.returncode == 74
     assert "error: waited 0.5 s for the start: process 1 did not come; " in err
+
+
+def waits(folder):
+    """Waits until process 0 waits for the others."""
+    file = folder / distributed.WAITING / "0"
+    while not file.exists():
+        time.sleep(0.05)
+    return file
+
+
+def test_one_that_died_while_it_waited_is_named(tmp_path):
+    """Its file stays; one that gave up has said so in its own."""
+    waiting = tmp_path / distributed.WAITING
+    waiting.mkdir()
+    for name, text, age in (("1", "gave up", 40), ("2", "node-b 17", 40), ("3", "node-c 17", 10), ("4", "gave up", 70)):
+        (waiting / name).write_text(f"{text}\n")
+        os.utime(waiting / name, (time.time() - age,) * 2)
+    alone = distributed.Waiting(tmp_path, 0)
+    assert alone.came(60.0) == {"0", "1", "3"}
+    alone.end()
+    assert [path.name for path in waiting.iterdir()] == ["3"]
+
+
+def test_a_process_that_waits_says_that_it_lives(tmp_path, monkeypatch):
+    alone = distributed.Waiting(tmp_path, 0)
+    file = waits(tmp_path)
+    os.utime(file, (0, 0))
+    alone.touch()
+    assert file.stat().st_mtime == 0  # not each time
+    monkeypatch.setattr(distributed, "_TOUCHED_EVERY", -1.0)
+    alone.touch()
+    assert file.stat().st_mtime > 0
+    alone.end()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_process_that_waits_hears_sigterm(tmp_path, command):
+    place = {"coordinator": f"127.0.0.1:{free_port()}", "num_processes": 2, "process_id": 0}
+    if command == "train":
+        flags = ["--config=configs/quickstart.py", f"--workdir={tmp_path}"]
+        flags += [f"--config.distributed.{key}={value}" for key, value in place.items()]
+    else:
+        (tmp_path / "model").mkdir()
+        flags = [f"--checkpoint={tmp_path / 'model'}", "--benchmark=refcoco:val", f"--data={tmp_path}"]
+        flags += [f"--output={tmp_path}", *(f"--{key.replace('_', '-')}={value}" for key, value in place.items())]
+    alone = subprocess.Popen(
+        [sys.executable, "-m", f"unilseg_jax.{command}", *flags],
+        cwd=ROOT,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    waits(tmp_path)
+    time.sleep(1)  # it is told, asks JAX, and waits there
+    alone.send_signal(signal.SIGTERM)
+    _, err = alone.communicate(timeout=20)
+    assert alone.returncode == 75, err
+    assert err.startswith("stopped: SIGTERM came; ")
+    assert not (tmp_path / distributed.WAITING).exists()
 
 
 @pytest.mark.slow
@@ -206,12 +268,19 @@ def test_of_those_that_wait_only_the_absent_one_is_named(tmp_path):
 ASKED_TO_STOP = """
 import os, signal, sys
 from pathlib import Path
+import jax
 from unilseg_jax.training import distributed
 from unilseg_jax.training.signals import StopRequest
 
+initialize = jax.distributed.initialize
+
+def initialize_and_be_asked(**arguments):
+    initialize(**arguments)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+jax.distributed.initialize = initialize_and_be_asked
 with StopRequest() as stop:
     distributed.connect(Path(sys.argv[1]), coordinator=sys.argv[2], num_processes=1, process_id=0, timeout=20)
-    os.kill(os.getpid(), signal.SIGTERM)
     print(stop.signal, stop.reached(1))
 os.kill(os.getpid(), signal.SIGTERM)
 """
@@ -235,11 +304,11 @@ def test_of_processes_that_jax_finds_those_that_came_are_named(tmp_path):
     waiting = tmp_path / distributed.WAITING
     waiting.mkdir()
     (waiting / "node-b.example.17").touch()
-    alone = process(tmp_path, distributed.AUTO, 0, 3, **variables)
+    alone = process(tmp_path, distributed.AUTO, 0, 0.5, **variables)
     _, err = alone.communicate(timeout=60)
     assert alone.returncode == 74
     hosts = ", ".join(sorted([socket.gethostname(), "node-b.example"]))
-    assert f"error: waited 3 s for the start: not all processes came, only those of {hosts}; see" in err
+    assert f"error: waited 0.5 s for the start: not all processes came, only those of {hosts}; see" in err
     assert sorted(path.name for path in waiting.iterdir()) == sorted(
         ["node-b.example.17", f"{socket.gethostname()}.{alone.pid}"]
     )
@@ -267,6 +336,21 @@ def test_an_error_of_one_process_ends_it_with_its_code_while_the_other_waits(tmp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("fails", [0, 1])
+def test_a_process_without_its_device_ends_at_once(tmp_path, fails):
+    coordinator = f"127.0.0.1:{free_port()}"
+    platforms = [{"JAX_PLATFORMS": "abacus"} if number == fails else {} for number in range(2)]
+    both = [process(tmp_path, coordinator, number, 60, **platforms[number]) for number in range(2)]
+    try:
+        _, err = both[fails].communicate(timeout=60)  # JAX alone would wait for 300 s
+    finally:
+        for each in both:
+            each.kill()
+    assert both[fails].returncode == 2, err
+    assert "error: Unable to initialize backend 'abacus'" in err
+
+
+@pytest.mark.slow
 def test_processes_that_do_not_see_the_same_folder_are_told(tmp_path):
     coordinator = f"127.0.0.1:{free_port()}"
     both = [process(tmp_path / str(number), coordinator, number, 15) for number in range(2)]
@@ -284,5 +368,5 @@ def test_a_port_that_somebody_else_has_is_told(tmp_path):
 
 def test_where_jax_finds_no_cluster_nothing_is_left(tmp_path):
     _, err = process(tmp_path, distributed.AUTO, 0, 5).communicate(timeout=60)
-    assert "UserError: no cluster found here (" in err
+    assert "error: no cluster found here (" in err
     assert not list(tmp_path.iterdir())

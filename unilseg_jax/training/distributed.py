@@ -1,13 +1,11 @@
 """Several processes that train one model: how they find one another, wait for one another and add up counts."""
 
 import contextlib
-import math
 import os
 import re
 import secrets
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from unilseg_jax.errors import EXIT_CODES, ExternalError, UserError, of_system, one_of_several
+from unilseg_jax.errors import ExternalError, UserError, alone, of_system, one_of_several
 
 AUTO = "auto"
 """A coordinator that JAX itself shall find, as it can on TPU pods and under MPI."""
@@ -30,6 +28,8 @@ WEEK = 7 * 24 * 3600.0
 """Seconds; where one process works alone, it takes as long as it takes, and the others must not leave before."""
 WAITING = "waiting"
 """Folder of the run's directory with a file for each process that waits for the others to start."""
+_TOUCHED_EVERY, _FRESH = 5.0, 30.0
+"""Seconds between two signs of life of a process that waits, and after which one is taken for dead."""
 
 
 class Names(NamedTuple):
@@ -131,83 +131,138 @@ def connect(
     timeout: float,
     names: Names = CONFIG,
     stops_together: bool = True,
+    leave: Callable[[], None] = lambda: None,
 ) -> None:
     """Joins this process to the others of its run, if there are any; before JAX touches a device.
-
-    JAX ends a process that has waited too long without a word about the others. So each one leaves a file while it
-    waits, by which the rest can tell who is missing: named by its number, or where only JAX knows that, by its host.
 
     Args:
         directory: the run's directory, which all processes see.
         coordinator: see `processes_of`.
         num_processes: as well.
         process_id: as well.
-        timeout: seconds to wait for the others. If processes are missing then, this one says which, or which hosts
-            have come, and ends with the code of an `ExternalError`.
+        timeout: seconds to wait for the others.
         names: see `processes_of`.
         stops_together: leave SIGTERM to JAX if there are several processes, which can then agree on a step to stop
             after. Otherwise, and with one process, Python's handler stays.
+        leave: called again and again while this one waits; what it raises ends the waiting.
 
     Raises:
         UserError: the arguments do not fit together, there is no cluster to be found, or the processes do not see the
             same directory.
-        ExternalError: the disk is full.
+        ExternalError: processes are missing after the timeout, and it says which, or which hosts have come; or the
+            disk is full.
     """
     arguments = processes_of(
         os.environ, coordinator=coordinator, num_processes=num_processes, process_id=process_id, names=names
     )
-    if not arguments or jax.distributed.is_initialized():
+    if jax.distributed.is_initialized():  # by whoever calls this
+        if jax.process_count() > 1:
+            one_of_several(is_first=jax.process_index() == 0)
         return
-    waiting = directory / WAITING
+    if not arguments:
+        return
     count, number = _place(arguments, os.environ)
     if number == 0 and "coordinator_address" in arguments:
         _check_port(arguments["coordinator_address"], names)
-    mine = waiting / (f"{socket.gethostname()}.{os.getpid()}" if number is None else str(number))
-    began = time.time()
-    try:
-        waiting.mkdir(parents=True, exist_ok=True)
-        mine.write_text(f"{socket.gethostname()} {os.getpid()}\n")
-    except OSError as error:
-        raise of_system(f"cannot write to {str(directory)!r}, which all processes need", error) from error
+    if not stops_together or count == 1:
+        jax.config.update("jax_enable_preemption_service", False)  # which would take SIGTERM
+    waiting = Waiting(directory, number)
+    until = time.monotonic() + timeout
 
-    def give_up():
+    def look() -> None:
+        leave()
+        waiting.touch()
+        if time.monotonic() > until:
+            waiting.give_up()
+            came = waiting.came(timeout)
+            absent = [str(number) for number in range(count) if str(number) not in came]
+            hosts = [] if count else sorted({name.rpartition(".")[0] for name in came})
+            raise ExternalError(_message("the start", timeout, absent, hosts))
+
+    def initialize() -> None:
         try:
-            here = {path.name for path in waiting.iterdir() if _age_of(path, began) < timeout}
-            absent = [str(number) for number in range(count) if str(number) not in here]
-            hosts = [] if count else sorted({name.rpartition(".")[0] for name in here})
-            print(f"error: {_message('the start', timeout, absent, hosts)}", file=sys.stderr, flush=True)
-        finally:
-            os._exit(EXIT_CODES[ExternalError])  # the file stays: the others must not take this one for missing
+            # JAX ends a process that has waited too long without a word about the others.
+            jax.distributed.initialize(**arguments, initialization_timeout=round(timeout) + 60)
+        except ValueError as error:
+            raise UserError(f"no cluster found here ({error}); {names.coordinator} wants host:port") from None
 
-    timer = threading.Timer(timeout, give_up)
-    timer.daemon = True
-    timer.start()
+    one_of_several(is_first=False)
     try:
-        jax.distributed.initialize(**arguments, initialization_timeout=round(timeout) + 60)
-    except ValueError as error:
-        raise UserError(f"no cluster found here ({error}); {names.coordinator} wants host:port") from None
+        _aside(initialize, look)
     finally:
-        timer.cancel()
-        mine.unlink(missing_ok=True)
+        waiting.end()
+    one_of_several(is_first=not number)  # 0, or only JAX knows it
+    if (count or jax.process_count()) == 1:
+        alone()
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # JAX has it where only it knew the number
+        return
+    _check_shared(directory, min(timeout, _SEEN_WITHIN))
+
+
+class Waiting:
+    """Files of the processes that wait, by which each can tell who is missing.
+
+    They are named by the process's number, or where only JAX knows that, by its host. A process touches its own while
+    it waits; what has not been touched for a while is of one that has died, unless it says that it gave up.
+    """
+
+    _GAVE_UP = "gave up"
+
+    def __init__(self, directory: Path, number: int | None):
+        """Makes this process's file.
+
+        Raises:
+            UserError: it cannot be made.
+            ExternalError: the disk is full.
+        """
+        self._folder = directory / WAITING
+        self._mine = self._folder / (f"{socket.gethostname()}.{os.getpid()}" if number is None else str(number))
+        self._touched = time.monotonic()
+        self._stays = False
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._mine.write_text(f"{socket.gethostname()} {os.getpid()}\n")
+        except OSError as error:
+            raise of_system(f"cannot write to {str(directory)!r}, which all processes need", error) from error
+
+    def touch(self) -> None:
+        """Says, now and then, that this process is alive."""
+        if time.monotonic() > self._touched + _TOUCHED_EVERY:
+            self._touched = time.monotonic()
+            with contextlib.suppress(OSError):
+                self._mine.touch()
+
+    def give_up(self) -> None:
+        """Says that this process has waited in vain: the others must not take it for missing."""
+        self._stays = True
+        with contextlib.suppress(OSError):
+            self._mine.write_text(f"{self._GAVE_UP}\n")
+
+    def came(self, timeout: float) -> set[str]:
+        """Returns the names of the processes that wait, or gave up no longer than `timeout` seconds ago."""
+        return {path.name for path, age in self._ages() if age < _FRESH or (age < timeout and self._gave_up(path))}
+
+    def end(self) -> None:
+        """Removes the file, unless this process gave up, and what is left of an earlier start that failed."""
+        for path, age in self._ages():
+            if age > _FRESH or (path == self._mine and not self._stays):
+                path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # others are still there
-            for path in waiting.iterdir():
-                if _age_of(path, began) >= timeout:  # of a start that failed
-                    path.unlink(missing_ok=True)
-            waiting.rmdir()
-    if not stops_together or jax.process_count() == 1:
-        # JAX has taken SIGTERM, to agree on a step with other processes.
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
-    if jax.process_count() > 1:
-        one_of_several(is_first=not number)  # 0, or only JAX knows it
-        _check_shared(directory, min(timeout, _SEEN_WITHIN))
+            self._folder.rmdir()
 
+    def _ages(self) -> list[tuple[Path, float]]:
+        """Returns the files, and how many seconds before this process's own they were touched: by one clock."""
+        try:
+            self._mine.touch()
+            now = self._mine.stat().st_mtime
+            return [(path, now - path.stat().st_mtime) for path in self._folder.iterdir()]
+        except OSError:  # one of them has gone meanwhile
+            return [(self._mine, 0.0)]
 
-def _age_of(path: Path, now: float) -> float:
-    """Returns how many seconds before `now` a file was written; without end if it is gone."""
-    try:
-        return now - path.stat().st_mtime
-    except OSError:
-        return math.inf
+    def _gave_up(self, path: Path) -> bool:
+        with contextlib.suppress(OSError):
+            return path.read_text().startswith(self._GAVE_UP)
+        return False
 
 
 def _check_port(coordinator: str, names: Names) -> None:

@@ -5,10 +5,7 @@ import os
 import signal
 from types import FrameType
 
-import jax
-from jax.experimental import multihost_utils
-
-from unilseg_jax.errors import StoppedBySignal
+from unilseg_jax.errors import StoppedBySignal, is_one_of_several
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _FIRST_INTERRUPT = b"interrupted: the run saves and stops after its step; once more ends it without\n"
@@ -40,7 +37,7 @@ class StopRequest:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            if number != signal.SIGTERM or not _of_several():  # else it is JAX's by now
+            if number != signal.SIGTERM or not is_one_of_several():  # else it is JAX's by now
                 signal.signal(number, handler)  # pyrefly: ignore[bad-argument-type]
 
     def _received(self, number: int, frame: FrameType | None) -> None:
@@ -56,7 +53,16 @@ class StopRequest:
         Raises:
             StoppedBySignal: a run of one process was asked to stop.
         """
-        if self.signal and not _of_several():
+        if not is_one_of_several():
+            self.leave_others()
+
+    def leave_others(self) -> None:
+        """Ends this process, while it still waits for the others of its run.
+
+        Raises:
+            StoppedBySignal: it was asked to stop.
+        """
+        if self.signal:
             raise StoppedBySignal(f"{self.signal} came; the same command starts again")
 
     def leave_before(self, first_step: int) -> None:
@@ -93,8 +99,10 @@ class StopRequest:
         Args:
             step: steps taken, more than when this was asked before.
         """
-        if not _of_several():
+        if not is_one_of_several():
             return bool(self.signal)
+        from jax.experimental import multihost_utils  # here: a signal in the seconds that JAX takes shall be heard
+
         if self.signal and not self._handed_on:
             self._handed_on = True
             os.kill(os.getpid(), signal.SIGTERM)
@@ -103,8 +111,3 @@ class StopRequest:
         numbers = range(self._asked + 1, step + 1)
         self._asked = step
         return any(multihost_utils.reached_preemption_sync_point(number) for number in numbers)
-
-
-def _of_several() -> bool:
-    """Whether this process is one of several; starts no device of a run that is alone."""
-    return jax.distributed.is_initialized() and jax.process_count() > 1
