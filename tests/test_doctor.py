@@ -295,6 +295,10 @@ def test_preview_writes_a_sheet(folder, tmp_path, monkeypatch, capsys):
         (["--data", ".", "--raw", "nowhere"], "no such folder: 'nowhere'; --raw"),
         (["--data", "{out}/refcoco/x.png"], "x.png' is a file, a folder is wanted; --data is"),
         (["--data", ".", "--preview", "refcoco"], "no prepared data set 'refcoco' in '.'; prepare it with: "),
+        (
+            ["--data", ".", "--preview", "refcoco"],
+            r"\(a drawn stand-in: prepare refcoco --synthetic 4 --raw NEW_DIR",
+        ),
         (["--data", ".", "--preview", "refcok"], "no prepared data set 'refcok' in '.'; is 'refcoco' meant\\?$"),
         (["--data", ".", "--preview", "nope"], "no prepared data set 'nope' in '.'; there are builders for ade20k, "),
         (["--data", "{out}", "--preview", "refcoco:testC"], "no split 'testC'"),

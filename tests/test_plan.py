@@ -46,6 +46,8 @@ def test_the_fewest_micro_batches_that_fit(budget, wanted):
 def test_plan_prints_what_fits_and_how_long_it_takes(given_cost, capsys):
     plan.main([f"--config={CONFIG}", "--chips=2xh200", "--utilisation=0.5", "--config.epoch_visits=134000000"])
     out = capsys.readouterr().out
+    assert out.startswith("compiling the step, which takes minutes (--estimate compiles nothing)\n")
+    assert "50 % of the chips' peak (--utilisation)" in out
     # 2 chips, 67 TFLOP/s in float32, half of it, 1 GFLOP per picture: 67,000 pictures/s.
     assert " 67,000 pictures/s" in out
     assert "an epoch of 134,000,000 visits" in out

@@ -204,7 +204,7 @@ def started_again(resumed, cache):
 @pytest.mark.slow
 def test_a_finished_run_is_only_evaluated(started_again):
     workdir, out, (results, lines) = started_again
-    assert f"steps {STEPS} to {STEPS}" in out
+    assert f"steps {STEPS} to {STEPS}, which are all taken: what is left is judged" in out
     assert "  loss " not in out
     assert read_json(workdir / "summary.json")["evals"] == results
     assert curve(workdir) == lines

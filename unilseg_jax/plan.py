@@ -107,7 +107,7 @@ def _times(config, cost, peak: float, utilisation: float) -> dict[str, str]:
     speed = peak * utilisation
     seconds = cost.flops / speed
     visits, steps, batch = config.epoch_visits, config.steps, config.input.batch_size
-    pace = f"speed at {speed / 1e12:,.1f} TFLOP/s, {utilisation:.0%} of the chips' peak (--utilisation)"
+    pace = f"speed at {speed / 1e12:,.1f} TFLOP/s, {100 * utilisation:.3g} % of the chips' peak (--utilisation)"
     return {
         pace: f"{1 / seconds:,.0f} pictures/s",
         f"the run, {length_of(config, visits)}": _time(steps * batch * seconds),

@@ -57,3 +57,8 @@ def test_a_misspelt_name_is_told_what_there_is(request_):
     assert repr(request_) in str(caught.value)
     assert all(name in str(caught.value) for name in BENCHMARKS)
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_nearly_one_is_asked_about():
+    with pytest.raises(UserError, match=r"or run; is refcoco meant\?$"):
+        find("refcocp")

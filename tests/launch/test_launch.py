@@ -84,13 +84,17 @@ def test_a_local_run_starts_again_where_that_helps(programs, codes, wanted, time
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_signal_to_the_local_script_stops_the_run_for_good(programs, number):
-    add(
-        programs,
-        "python",
-        f"trap 'sleep 0.3; exit 75' TERM\ntouch {programs}/ready\nfor _ in $(seq 100); do sleep 0.1; done",
-    )
+@pytest.mark.parametrize(
+    ("number", "listens"),
+    [
+        (signal.SIGTERM, "trap 'sleep 0.3; exit 75' TERM"),
+        (signal.SIGUSR1, "trap 'sleep 0.3; exit 75' TERM"),
+        (signal.SIGINT, "trap 'sleep 0.3; exit 75' TERM"),
+        (signal.SIGTERM, "# not yet"),
+    ],
+)
+def test_a_signal_to_the_local_script_stops_the_run_for_good(programs, number, listens):
+    add(programs, "python", f"{listens}\ntouch {programs}/ready\nfor _ in $(seq 100); do sleep 0.1; done")
     environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
     process = subprocess.Popen(
         ["bash", LAUNCH / "local.sh", "c.py", "w"],

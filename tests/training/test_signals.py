@@ -6,6 +6,7 @@ import pytest
 from jax.experimental import multihost_utils
 from training_states import save, some_state
 
+from unilseg_jax import train
 from unilseg_jax.errors import StoppedBySignal
 from unilseg_jax.training import signals
 from unilseg_jax.training.signals import StopRequest
@@ -87,6 +88,17 @@ def test_a_process_alone_stops_wherever_it_asks():
         for leave in (stop.leave, lambda: stop.leave_before(5), lambda: stop.leave_after(7)):
             with pytest.raises(StoppedBySignal):
                 leave()
+
+
+def test_a_run_listens_before_its_config_is_read(monkeypatch):
+    """And before JAX is imported, which takes seconds."""
+    heard = []
+    monkeypatch.setattr(train, "parse_flags", lambda argv: (signal.raise_signal(signal.SIGTERM), "runs/q"))
+    monkeypatch.setattr(train, "train", lambda config, workdir, stop: heard.append(stop.signal))
+    before = signal.getsignal(signal.SIGTERM)
+    train.main([])
+    assert heard == ["SIGTERM"]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_second_interrupt_asks_nothing_more(capfd):

@@ -233,7 +233,12 @@ def _changes(path: str, before: Any, now: Any) -> Iterator[tuple[str, str, str]]
         for key in dict.fromkeys([*now, *before]):
             yield from _changes(f"{path}.{key}", before.get(key, _ABSENT), now.get(key, _ABSENT))
     elif before != now:
-        yield path, *("nothing" if value is _ABSENT else repr(value) for value in (before, now))
+        yield path, *("nothing" if value is _ABSENT else repr(_as_in_config(value)) for value in (before, now))
+
+
+def _as_in_config(value: Any) -> Any:
+    """Returns a value with tuples, as configs and flags have them, for lists, as JSON has them."""
+    return tuple(map(_as_in_config, value)) if isinstance(value, list) else value
 
 
 def _pop_folders(config: dict) -> dict[str, str]:
