@@ -7,6 +7,7 @@ The exit code is 2 where the batch, as the config divides it, does not fit.
 
 import argparse
 import math
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     arguments, rest = _arguments(argv)
     config, _ = parse_flags([*rest, "--workdir=unused"])
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA complains of how long its compiling takes, as of errors
     from unilseg_jax.training import chips
     from unilseg_jax.training.planning import can_compile, footprint
 
@@ -91,13 +93,14 @@ def _share_of_device(config, count: int) -> int:
 
 def _costs(cost) -> dict[str, str]:
     """Returns what a step costs a device, however the batch is divided, as text."""
+    else_needed = f"memory per device: what else a step needs ({cost.source})"
     return {
         "parameters": f"{cost.parameters / 1e6:.1f} M",
         "FLOPs per picture, forward and backward (XLA's count)": f"{cost.flops / 1e9:,.1f} GFLOP",
         "memory per device: parameters": _size(cost.parameter_bytes),
         "memory per device: gradients": _size(cost.gradient_bytes),
         "memory per device: optimiser": _size(cost.optimizer_bytes),
-        f"memory per device: what else a step needs ({cost.source})": _size(cost.fixed_bytes),
+        **({else_needed: _size(cost.fixed_bytes)} if cost.fixed_bytes else {}),
         f"memory per device: activations of a picture ({cost.source})": _size(cost.picture_bytes),
     }
 

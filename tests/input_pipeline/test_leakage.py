@@ -159,26 +159,34 @@ def test_what_the_first_weights_bring_along_marks_every_number():
     assert "trained on 5 pictures of benchmarks" in shown(verdict)
 
 
-def shown(verdict):
-    console = Console(file=io.StringIO(), width=200)
+def shown(verdict, width=200):
+    console = Console(file=io.StringIO(), width=width)
     verdict.show(console)
     return console.file.getvalue()
 
 
-def test_the_matrix_is_printed():
+def cells(line):
+    return [cell.strip() for cell in line.strip("┃│").replace("┃", "│").split("│")]
+
+
+def test_what_was_found_is_printed():
     text = shown(leakage.check({"stuff": index([1, 2]), "scenes": None}, {"val": index([2]), "test": index([7])}))
     assert "left out" in text
-    assert [cell.strip() for cell in text.splitlines()[2].strip("┃").split("┃")] == [
-        "source",
-        "val",
-        "test",
-        "in any",
-        "pictures",
-    ]
-    assert [cell.strip() for cell in text.splitlines()[4].strip("│").split("│")] == ["stuff", "1", "0", "1", "2"]
-    assert "drawn" in text.splitlines()[5]
+    assert "compared with val, test\n" in text
+    assert cells(text.splitlines()[3]) == ["source", "pictures", "in any", "in which"]
+    assert cells(text.splitlines()[5]) == ["stuff", "2", "1", "val 1"]
+    assert cells(text.splitlines()[6]) == ["scenes", "drawn", "-", ""]
     assert "paper" in shown(leakage.check({"stuff": index([1])}, {"val": index([2])}, "paper"))
     assert "nothing to compare" in shown(leakage.check({"scenes": None}, {"val": index([2])}))
+
+
+def test_names_are_whole_on_a_narrow_console():
+    sources = {f"ref_youtube_vos_{number}": index([1, 2]) for number in range(3)}
+    benchmarks = {f"partimagenet_val_{number}": index([2]) for number in range(8)}
+    text = shown(leakage.check(sources, benchmarks), width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(text.count(name) == 1 for name in sources)
+    assert all(text.count(f"{name} 1") == len(sources) for name in benchmarks)
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,12 @@ def test_a_picture_is_enlarged_within_limits_and_white_lies_beside_a_narrow_one(
     assert (out[:height, width:] == 255).all()
 
 
+def test_letters_beyond_english_can_be_told_apart():
+    """A font that lacks one draws the same box for each."""
+    strips = [legend([letter], [""], 320, 14) for letter in "üéαж“"]
+    assert len({strip.tobytes() for strip in strips}) == len(strips)
+
+
 def test_a_note_stands_behind_the_phrase():
     seen, unseen = (legend(["dog"], [note], 320, 14) for note in ("", "nothing found"))
     assert (unseen[:, 100:] < 200).any()

@@ -101,6 +101,13 @@ def test_a_run_listens_before_its_config_is_read(monkeypatch):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_signal_is_told_at_once(capfd):
+    """What runs may take long to stop."""
+    with StopRequest():
+        signal.raise_signal(signal.SIGTERM)
+        assert capfd.readouterr().err == "SIGTERM: the run saves and stops after its step\n"
+
+
 def test_a_second_interrupt_asks_nothing_more(capfd):
     before = signal.getsignal(signal.SIGINT)
     with StopRequest() as stop:

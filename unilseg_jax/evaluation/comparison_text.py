@@ -165,14 +165,17 @@ def _versions(number: Number) -> str:
 
 
 def _table_lines(columns: Sequence[Column]) -> list[str]:
-    """Returns where the paper's numbers were read, and what of its tables is missing."""
+    """Returns where the paper's numbers that stand there were read, and what of its tables is missing."""
     shown = {(column.place.benchmark, column.place.split) for column in columns}
     lines = []
     for table in map(paper_table, NUMBERS):
         if shown & {(place.benchmark, place.split) for place in table.places}:
-            facts = [f"- The paper's Table {table.number}, {table.title}: {table.caption}. Read from: {table.source}."]
+            facts = [f"- The paper's Table {table.number}, {table.title}: {table.caption}."]
+            stands = any(table is other for column in columns for other, *_ in column.paper)
+            facts += [f"Read from: {table.source}."] if stands else []
             facts += [f"Not read: {table.missing}."] if table.missing else []
-            lines.append(_plain(" ".join(facts)))
+            if len(facts) > 1:
+                lines.append(_plain(" ".join(facts)))
     return lines
 
 

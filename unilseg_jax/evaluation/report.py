@@ -13,6 +13,7 @@ from rich.table import Table
 
 from unilseg_jax.evaluation.evaluator import Example
 from unilseg_jax.evaluation.pictures import HIT, MISSED, SURPLUS, errors, paint, shrink
+from unilseg_jax.ops.overlay import font_for
 
 TILE = 192  # px, side of a drawn picture
 KEY = 24  # px, height of the line that says what the colours mean
@@ -53,7 +54,8 @@ def print_summary(summary: dict) -> None:
             table.add_row(kind, *cells)
         console.print(table)
     console.print("empty: share of phrases for which nothing was found: right where they match nothing")
-    console.print("shuffled: oIoU when pictures are asked with the phrases of other pictures")
+    if any("shuffled" in results for results in summary["evals"].values()):
+        console.print("shuffled: oIoU when pictures are asked with the phrases of other pictures")
 
 
 def _number(value: float) -> str:
@@ -70,7 +72,8 @@ def draw_examples(path: Path, examples: Sequence[Example], columns: int = 6) -> 
         examples: in the order to be drawn, those of a picture together.
         columns: tiles per row, at least 2; a picture with more phrases takes further rows.
     """
-    font = ImageFont.load_default(size=11)
+    captions = [text for each in examples for text in (each.triplet.image_id, *each.triplet.phrases)]
+    font = font_for(captions, 11)
     rows: list[list[Image.Image | None]] = []
     for image_id, group in itertools.groupby(examples, key=lambda example: example.triplet.image_id):
         judged = list(group)

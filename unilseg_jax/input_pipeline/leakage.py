@@ -113,7 +113,7 @@ class Verdict:
         return sum(row.get(benchmark, 0) for row in self.overlaps.values())
 
     def show(self, console: Console) -> None:
-        """Prints the matrix, training source × benchmark."""
+        """Prints how many pictures of each training source are in which benchmark; wraps on a narrow console."""
         if self.inherited is not None:
             said = f"first weights: trained on {self.inherited:,} pictures of benchmarks, leakage inherited"
             console.print(said, highlight=False)
@@ -124,13 +124,17 @@ class Verdict:
             return
         done = "left out" if self.mode == "drop" else "trained on, leakage=paper"
         console.print(f"training pictures that are in a benchmark: {done}", highlight=False)
+        console.print(f"compared with {', '.join(benchmarks)}", highlight=False)
         table = Table("source")
-        for heading in (*benchmarks, "in any", "pictures"):
+        for heading in ("pictures", "in any"):
             table.add_column(heading, justify="right")
+        table.add_column("in which")
         for name, kept in self.kept.items():
-            counts = () if kept is None else (*overlaps[name].values(), self.in_any[name], len(kept))
-            cells = [f"{count:,}" for count in counts] or [*("-" for _ in benchmarks), "-", "drawn"]
-            table.add_row(name, *cells)
+            if kept is None:
+                table.add_row(name, "drawn", "-", "")
+            else:
+                found = [f"{other} {count:,}" for other, count in overlaps[name].items() if count]
+                table.add_row(name, f"{len(kept):,}", f"{self.in_any[name]:,}", ", ".join(found))
         console.print(table)
 
 

@@ -1,7 +1,8 @@
 """Draws masks over their picture, with the phrases as a legend below."""
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -45,6 +46,20 @@ def tint(
     return out
 
 
+def font_for(texts: Iterable[str], size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """Returns a font with the letters of `texts`; the default one has those of English alone.
+
+    Args:
+        texts: to be drawn; of letters that are neither Latin, Greek, Cyrillic nor Arabic stays a box each.
+        size: in pixels.
+    """
+    if all(text.isascii() for text in texts):
+        return ImageFont.load_default(size=size)
+    import matplotlib  # here: it takes a while, and has the font
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+
 def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
     """Returns `text` on one line, cut with an ellipsis where it is wider than `width` pixels."""
     text = " ".join(text.split())
@@ -72,7 +87,7 @@ def legend(
         colours: RGB, one per prompt; None takes `colour_of` the prompt's number.
     """
     colours = [colour_of(prompt) for prompt in range(len(phrases))] if colours is None else colours
-    font = ImageFont.load_default(size=text_size)
+    font = font_for([*phrases, *notes], text_size)
     step, margin = round(1.6 * text_size), round(0.4 * text_size)
     strip = Image.new("RGB", (width, step * len(phrases) + 2 * margin), "white")
     draw = ImageDraw.Draw(strip)

@@ -8,7 +8,7 @@ from types import FrameType
 from unilseg_jax.errors import StoppedBySignal, is_one_of_several
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-_FIRST_INTERRUPT = b"interrupted: the run saves and stops after its step; once more ends it without\n"
+_HEARD = "the run saves and stops after its step"
 
 
 class StopRequest:
@@ -42,10 +42,12 @@ class StopRequest:
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number).name
+        line = f"{self.signal}: {_HEARD}\n"
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
-            with contextlib.suppress(OSError):
-                os.write(2, _FIRST_INTERRUPT)  # standard error; what has a buffer may not be entered twice
+            line = f"interrupted: {_HEARD}; once more ends it without\n"
+        with contextlib.suppress(OSError):
+            os.write(2, line.encode())  # standard error; what has a buffer may not be entered twice
 
     def leave(self) -> None:
         """Breaks off what needs not be finished; several processes have to stay together for it.
