@@ -3,16 +3,18 @@
     python benchmarks/scaling.py [--size base] [--input-size 96] [--devices 1 2 4 8] [--fsdp 1] [--chip H200]
 
 The step is compiled for simulated devices of a CPU, in one process and in two, and its collectives are counted in the
-compiled program; nothing is run. What is exchanged are gradients, parameters (fsdp) and the statistics of batch norm,
-so the picture's size does not matter; --input-size can be small, and a second size would show if it did.
+compiled program; nothing is run, and compiling takes ten minutes on 2 CPU cores. What is exchanged are gradients,
+parameters (fsdp) and the statistics of batch norm, so the picture's size does not matter; --input-size can be small,
+and a second size would show if it did.
 
 The prediction, for --share pictures per device of --full-size px:
     time to compute   FLOPs of the pictures by XLA's count, at --utilisation of the chip's peak in bfloat16
-    time to tell      bytes that leave a device by its link's speed, and --latency per collective; all-reduce by a ring
-                      sends 2 (n - 1) / n of an array, all-gather and reduce-scatter (n - 1) / n of the whole
+    time to tell      bytes that leave a device, within its node by NVLink (training/chips.py) and between nodes by
+                      an InfiniBand port of its own, one after the other, and --latency per collective
+    bytes             a ring of n sends (n - 1) / n of an array to gather it, or to scatter its sum, and twice that
+                      for an all-reduce; with several nodes that is done within each, and between the nodes by each
+                      device for its share of the array, as NCCL's rings and trees load the ports
     efficiency        compute / (compute + tell) if nothing overlaps, compute / max(compute, tell) if all does
-Links: NVLink as in training/chips.py; InfiniBand of 400 Gbit/s per device, 50 GB/s. Within a node it is the first,
-between nodes the second.
 """
 
 import argparse
@@ -27,8 +29,6 @@ BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "
 BYTES |= {"s64": 8, "u64": 8, "f64": 8}
 OPERATIONS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 ALL, DATA, FSDP = "all", "data", "fsdp"
-INFINIBAND = 50.0
-"""GB/s of each device, one direction."""
 
 
 # ---- The compiled program --------------------------------------------------------------------------------
@@ -83,16 +83,29 @@ def group_of(one: dict, devices: int, fsdp: int) -> int:
     return {ALL: devices, DATA: devices // fsdp, FSDP: one["group"]}[one["axis"]]
 
 
-def sent_bytes(operation: str, size: int, group: int) -> float:
-    """Returns the bytes that a device sends for a collective whose result has `size` bytes, in a ring of `group`."""
-    share = (group - 1) / group
-    return {
-        "all-reduce": 2 * share * size,
-        "all-gather": share * size,
-        "reduce-scatter": share * size * group,  # the result is one of `group` parts
-        "all-to-all": share * size,
-        "collective-permute": float(size),
-    }[operation]
+def of_node(one: dict, devices: int, fsdp: int, node: int) -> int:
+    """Returns how many devices of one node take part in a collective; those of an fsdp group lie side by side."""
+    side_by_side = min(devices, node)
+    return {ALL: side_by_side, DATA: max(side_by_side // fsdp, 1), FSDP: min(one["group"], node)}[one["axis"]]
+
+
+def sent_bytes(operation: str, size: int, group: int, local: int) -> tuple[float, float]:
+    """Returns the bytes that a device sends for a collective: within its node, and to other nodes.
+
+    Args:
+        operation: one of `OPERATIONS`.
+        size: bytes of the result.
+        group: devices that take part.
+        local: those of them in one node; divides `group`.
+    """
+    nodes = group // local
+    if operation == "collective-permute":
+        return (0.0, float(size)) if nodes > 1 else (float(size), 0.0)
+    if operation == "all-to-all":
+        return (local - 1) / group * size, (group - local) / group * size
+    whole = size * group if operation == "reduce-scatter" else size  # the result is one of `group` parts
+    times = 2 if operation == "all-reduce" else 1
+    return times * (local - 1) / local * whole, times * (nodes - 1) / nodes * whole / local
 
 
 # ---- Compiling -------------------------------------------------------------------------------------------
@@ -132,7 +145,7 @@ def ask(devices: int, processes: int, arguments: argparse.Namespace) -> list[dic
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices // processes}"
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3"} | os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     job = {"size": arguments.size, "input_size": arguments.input_size, "processes": processes}
     job |= {"coordinator": coordinator, "fsdp": min(arguments.fsdp, devices)}
     started = [
@@ -165,12 +178,13 @@ def print_counts(arguments: argparse.Namespace) -> list[dict]:
     sides += [(devices, 2) for devices in arguments.devices[-1:] if devices > 1 and arguments.processes > 1]
     found = []
     for devices, processes in sides:
+        print(f"compiling for {devices} devices in {processes} process(es)", file=sys.stderr, flush=True)
         found = ask(devices, processes, arguments)
         for operation in OPERATIONS:
             each = [one for one in found if one["operation"] == operation]
             if each or (not found and operation == OPERATIONS[0]):
                 size = sum(one["bytes"] for one in each) / 1e6
-                sent = sum(sent_bytes(operation, one["bytes"], one["group"]) for one in each) / 1e6
+                sent = sum(sent_bytes(operation, one["bytes"], one["group"], one["group"])[0] for one in each) / 1e6
                 print(f"| {devices} | {processes} | {operation} | {len(each)} | {size:.1f} | {sent:.1f} |", flush=True)
     return found
 
@@ -183,21 +197,25 @@ def predict(found: list[dict], flops: float, arguments: argparse.Namespace) -> N
     compute = arguments.share * flops / (chip.peak("bfloat16") * arguments.utilisation)
     print(
         f"\n{arguments.share} pictures of {arguments.full_size} px per {chip.name}: {flops / 1e9:,.0f} GFLOP each, "
-        f"{1e3 * compute:.1f} ms at {arguments.utilisation:.0%} of peak\n\n"
-        "| devices | link | MB sent | ms to tell | efficiency, nothing overlaps | all overlaps |\n"
-        "|---|---|---|---|---|---|"
+        f"{1e3 * compute:.1f} ms at {arguments.utilisation:.0%} of peak; NVLink {chip.link:g} GB/s, InfiniBand "
+        f"{arguments.infiniband:g} GB/s per device\n\n"
+        "| devices | per node | MB by NVLink | MB by InfiniBand | ms to tell | efficiency, nothing overlaps | "
+        "all overlaps |\n|---|---|---|---|---|---|---|"
     )
     for devices in arguments.predict:
-        groups = [group_of(one, devices, arguments.fsdp) for one in found]
-        sent = sum(sent_bytes(one["operation"], one["bytes"], group) for one, group in zip(found, groups, strict=True))
-        for link, speed in (("NVLink", chip.link), ("InfiniBand", INFINIBAND)):
-            if link == "NVLink" and devices > 8:
-                continue
-            tell = sent / (speed * 1e9) + 1e-6 * arguments.latency * len(found)
-            print(
-                f"| {devices} | {link} | {sent / 1e6:.0f} | {1e3 * tell:.1f} | {compute / (compute + tell):.1%} | "
-                f"{compute / max(compute, tell):.1%} |"
-            )
+        sent = [0.0, 0.0]
+        for one in found:
+            group = group_of(one, devices, arguments.fsdp)
+            local = of_node(one, devices, arguments.fsdp, arguments.node)
+            each = sent_bytes(one["operation"], one["bytes"], group, local)
+            sent = [total + more for total, more in zip(sent, each, strict=True)]
+        speeds = (1e9 * chip.link, 1e9 * arguments.infiniband)
+        tell = sum(size / speed for size, speed in zip(sent, speeds, strict=True))
+        tell += 1e-6 * arguments.latency * len(found)
+        print(
+            f"| {devices} | {min(devices, arguments.node)} | {sent[0] / 1e6:.0f} | {sent[1] / 1e6:.0f} | "
+            f"{1e3 * tell:.1f} | {compute / (compute + tell):.1%} | {compute / max(compute, tell):.1%} |"
+        )
 
 
 def main() -> None:
@@ -211,6 +229,8 @@ def main() -> None:
     parser.add_argument("--fsdp", type=int, default=1)
     parser.add_argument("--predict", type=int, nargs="+", default=[8, 64, 192])
     parser.add_argument("--chip", default="H200")
+    parser.add_argument("--node", type=int, default=8, help="devices of a node, between which NVLink is")
+    parser.add_argument("--infiniband", type=float, default=50.0, help="GB/s of a device's port, one direction")
     parser.add_argument("--share", type=int, default=8, help="pictures of a device per step")
     parser.add_argument("--utilisation", type=float, default=0.4)
     parser.add_argument("--latency", type=float, default=20.0, help="microseconds per collective")
@@ -225,6 +245,10 @@ def main() -> None:
         )
     if odd := [devices for devices in arguments.predict if devices % arguments.fsdp]:
         parser.error(f"--predict {odd[0]}: a multiple of --fsdp {arguments.fsdp} is wanted")
+    if odd := [devices for devices in arguments.predict if devices > arguments.node and devices % arguments.node]:
+        parser.error(f"--predict {odd[0]}: whole nodes are wanted, of --node {arguments.node}")
+    if max(arguments.node, arguments.fsdp) % min(arguments.node, arguments.fsdp):
+        parser.error(f"--fsdp {arguments.fsdp} must divide --node {arguments.node}, or be a multiple of it")
     found = print_counts(arguments)
     from unilseg_jax.training import planning
 

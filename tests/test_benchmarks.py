@@ -113,10 +113,37 @@ def test_groups_along_data_grow_and_those_of_fsdp_stay(scaling):
 
 def test_a_ring_sends_what_it_must(scaling):
     # Four devices, 400 bytes: each sends its quarter three times to reduce, and three times to spread the sums.
-    assert scaling.sent_bytes("all-reduce", 400, 4) == 600
-    assert scaling.sent_bytes("all-gather", 400, 4) == 300
-    assert scaling.sent_bytes("reduce-scatter", 100, 4) == 300
-    assert scaling.sent_bytes("all-reduce", 400, 1) == 0
+    assert scaling.sent_bytes("all-reduce", 400, 4, 4) == (600, 0)
+    assert scaling.sent_bytes("all-gather", 400, 4, 4) == (300, 0)
+    assert scaling.sent_bytes("reduce-scatter", 100, 4, 4) == (300, 0)
+    assert scaling.sent_bytes("all-reduce", 400, 1, 1) == (0, 0)
+
+
+def test_between_nodes_each_device_tells_its_share(scaling):
+    # Two nodes of four, 800 bytes: sums of quarters within, a half of a quarter to the other node, and back again.
+    assert scaling.sent_bytes("all-reduce", 800, 8, 4) == (1200, 200)
+    assert scaling.sent_bytes("all-gather", 800, 8, 4) == (600, 100)
+    assert scaling.sent_bytes("reduce-scatter", 100, 8, 4) == (600, 100)
+    # Of eight parts a device keeps one, sends three to its node and four to the other.
+    assert scaling.sent_bytes("all-to-all", 800, 8, 4) == (300, 400)
+    assert scaling.sent_bytes("collective-permute", 800, 8, 4) == (0, 800)
+    # With a device per node all goes between them, as in one ring.
+    assert scaling.sent_bytes("all-reduce", 800, 8, 1) == (0, 1400)
+
+
+@pytest.mark.parametrize(
+    ("axis", "group", "fsdp", "wanted"),
+    [
+        ("all", 64, 1, 8),
+        ("data", 32, 2, 4),
+        ("data", 8, 8, 1),
+        ("data", 4, 16, 1),
+        ("fsdp", 2, 2, 2),
+        ("fsdp", 16, 16, 8),
+    ],
+)
+def test_how_much_of_a_group_is_in_one_node(scaling, axis, group, fsdp, wanted):
+    assert scaling.of_node({"axis": axis, "group": group}, 64, fsdp, node=8) == wanted
 
 
 def test_the_phrases_are_ade20ks_classes(evaluate):
