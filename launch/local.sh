@@ -21,7 +21,7 @@ while :; do
   if [ -n "$asked" ]; then
     # One that came just as the run ended. Where Bash has lost the run's own code, the same command goes on in any case.
     case $code in -1 | 127 | 130 | 138 | 143) wait "$run" 2>/dev/null; code=$? ;; esac
-    case $code in -1 | 127 | 143) code=75 ;; esac  # 143: it did not listen yet, and had begun nothing
+    case $code in -1 | 127 | 143) code=75 ;; esac  # 143: it did not listen yet, or no more
   fi
   # 0: finished; 2: bad input; 3: diverged; 130: stopped by hand. Starting again would not help.
   case $code in 0 | 2 | 3 | 130) exit "$code" ;; esac

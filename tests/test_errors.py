@@ -266,6 +266,7 @@ def test_a_device_that_jax_cannot_use_costs_one_line(why, code, advice, capsys):
     assert line.count("\n") == 1
 
 
+@pytest.mark.parametrize("touch", ["jax.devices()", "jax.numpy.zeros(3)"])
 @pytest.mark.parametrize(
     ("platforms", "said"),
     [
@@ -277,8 +278,8 @@ def test_a_device_that_jax_cannot_use_costs_one_line(why, code, advice, capsys):
         ),
     ],
 )
-def test_jax_says_what_is_expected_of_a_device_that_is_not_there(platforms, said):
-    program = "import jax\nfrom unilseg_jax import errors\nerrors.run_command(lambda argv: jax.devices())"
+def test_jax_says_what_is_expected_of_a_device_that_is_not_there(platforms, said, touch):
+    program = f"import jax\nfrom unilseg_jax import errors\nerrors.run_command(lambda argv: {touch})"
     environment = os.environ | {"JAX_PLATFORMS": platforms}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, text=True, cwd=Path(CONFIG).parents[1], env=environment, capture_output=True)

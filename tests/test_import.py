@@ -22,6 +22,11 @@ def test_importing_the_package_imports_neither_jax_nor_other_frameworks():
     assert not imported_by("import unilseg_jax") & {*FOREIGN, "jax", "flax", "numpy"}
 
 
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "plan"])
+def test_a_command_hears_signals_and_finds_mistakes_before_jax_is_there(command):
+    assert "jax" not in imported_by(f"import unilseg_jax.{command}")
+
+
 def test_importing_the_segmenter_imports_no_other_framework():
     assert not imported_by("from unilseg_jax import Segmenter") & set(FOREIGN)
 

@@ -42,7 +42,6 @@ EXIT_CODES = {
 
 _NO_DEVICE = "Unable to initialize backend"  # so JAX begins, in a RuntimeError
 _NOT_INSTALLED = ("not in the list of known backends", "cannot open shared object file")
-_FINDS_DEVICES = "jax._src.xla_bridge"  # where it only asserts that there is one if no GPU is visible
 _DENIED = (errno.EACCES, errno.EPERM)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ADVICE = {
@@ -154,13 +153,15 @@ def _without_device(error: BaseException) -> UserError | ExternalError | None:
         if any(each in said for each in _NOT_INSTALLED):
             return UserError(f"{said}; install JAX for it, or set JAX_PLATFORMS to another (cpu)")
         return ExternalError(f"{said}; is the device there and free, and have all processes of the run come?")
-    if isinstance(error, AssertionError):
-        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        if frame.f_globals.get("__name__") == _FINDS_DEVICES:
-            asked = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
-            return UserError(
-                f"{asked}: no such device is visible to this process; set it to another (cpu), or unset it"
-            )
+    if isinstance(error, AssertionError) and not error.args and (jax := sys.modules.get("jax")):
+        # Where no GPU is visible JAX asserts that there is one, and may have removed its frames from the traceback.
+        try:
+            jax.devices()
+        except AssertionError:
+            asked = f"JAX_PLATFORMS={jax.config.jax_platforms}"
+            return UserError(f"{asked}: no such device is visible to this process; set it to another (cpu)")
+        except RuntimeError:
+            pass
     return None
 
 
@@ -170,10 +171,11 @@ def _is_of_all(error: BaseException) -> bool:
 
 
 _goes_after: float | None = None
+_connected = False
 _LAST_WORDS = 5.0
 
 
-def one_of_several(*, is_first: bool) -> None:
+def one_of_several(*, is_first: bool, connected: bool = True) -> None:
     """Tells `run_command` that this process is one of several, and ends by an error of its own without the others.
 
     At its exit JAX would wait minutes for them, who may wait for this one, and then abort them all; their codes would
@@ -182,20 +184,21 @@ def one_of_several(*, is_first: bool) -> None:
     Args:
         is_first: whether the others end with it, as they do with JAX's coordinator; it leaves them a moment for what
             they may have to say themselves.
+        connected: whether they have found one another, or still wait for it.
     """
-    global _goes_after
-    _goes_after = _LAST_WORDS if is_first else 0.0
+    global _goes_after, _connected
+    _goes_after, _connected = _LAST_WORDS if is_first else 0.0, connected
 
 
 def alone() -> None:
     """Takes back `one_of_several`."""
-    global _goes_after
-    _goes_after = None
+    global _goes_after, _connected
+    _goes_after, _connected = None, False
 
 
 def is_one_of_several() -> bool:
-    """Whether `one_of_several` was told."""
-    return _goes_after is not None
+    """Whether this process is connected to others of its run."""
+    return _connected
 
 
 def _leave_the_others(last_words: str, code: int, after: float) -> NoReturn:

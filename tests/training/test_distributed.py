@@ -192,14 +192,6 @@ def test_a_process_that_never_starts_is_named(tmp_path):
     assert "error: waited 0.5 s for the start: process 1 did not come; " in err
 
 
-def waits(folder):
-    """Waits until process 0 waits for the others."""
-    file = folder / distributed.WAITING / "0"
-    while not file.exists():
-        time.sleep(0.05)
-    return file
-
-
 def test_one_that_died_while_it_waited_is_named(tmp_path):
     """Its file stays; one that gave up has said so in its own."""
     waiting = tmp_path / distributed.WAITING
@@ -207,15 +199,28 @@ def test_one_that_died_while_it_waited_is_named(tmp_path):
     for name, text, age in (("1", "gave up", 40), ("2", "node-b 17", 40), ("3", "node-c 17", 10), ("4", "gave up", 70)):
         (waiting / name).write_text(f"{text}\n")
         os.utime(waiting / name, (time.time() - age,) * 2)
-    alone = distributed.Waiting(tmp_path, 0)
-    assert alone.came(60.0) == {"0", "1", "3"}
+    (waiting / "5").symlink_to("nowhere")  # as one that goes while others are looked at
+    alone = distributed.Waiting(tmp_path, 0, 60.0)
+    assert alone.came() == {"0", "1", "3"}
     alone.end()
-    assert [path.name for path in waiting.iterdir()] == ["3"]
+    assert sorted(path.name for path in waiting.iterdir()) == ["1", "3", "5"]
+
+
+def test_one_that_gave_up_stays_told(tmp_path):
+    """What an earlier start has left, and may not be removed, does no harm."""
+    (tmp_path / distributed.WAITING / "2").mkdir(parents=True)
+    os.utime(tmp_path / distributed.WAITING / "2", (0, 0))
+    first, second = (distributed.Waiting(tmp_path, number, 60.0) for number in range(2))
+    first.give_up()
+    first.end()
+    assert second.came() == {"0", "1"}
+    second.end()
+    assert sorted(path.name for path in (tmp_path / distributed.WAITING).iterdir()) == ["0", "2"]
 
 
 def test_a_process_that_waits_says_that_it_lives(tmp_path, monkeypatch):
-    alone = distributed.Waiting(tmp_path, 0)
-    file = waits(tmp_path)
+    alone = distributed.Waiting(tmp_path, 0, 60.0)
+    file = tmp_path / distributed.WAITING / "0"
     os.utime(file, (0, 0))
     alone.touch()
     assert file.stat().st_mtime == 0  # not each time
@@ -243,10 +248,14 @@ def test_a_process_that_waits_hears_sigterm(tmp_path, command):
         stderr=subprocess.PIPE,
         text=True,
     )
-    waits(tmp_path)
-    time.sleep(1)  # it is told, asks JAX, and waits there
-    alone.send_signal(signal.SIGTERM)
-    _, err = alone.communicate(timeout=20)
+    try:
+        while not (tmp_path / distributed.WAITING / "0").exists() and alone.poll() is None:
+            time.sleep(0.05)
+        time.sleep(1)  # it is told, asks JAX, and waits there
+        alone.send_signal(signal.SIGTERM)
+        _, err = alone.communicate(timeout=20)
+    finally:
+        alone.kill()
     assert alone.returncode == 75, err
     assert "stopped: SIGTERM came; " in err
     assert not (tmp_path / distributed.WAITING).exists()

@@ -2,6 +2,7 @@
 
 import signal
 
+import jax
 import pytest
 from jax.experimental import multihost_utils
 from training_states import save, some_state
@@ -90,8 +91,22 @@ def test_a_process_alone_stops_wherever_it_asks():
                 leave()
 
 
+@pytest.mark.usefixtures("two_processes")
+def test_jax_keeps_sigterm_where_it_has_it_already(monkeypatch, agreement):
+    """Who trains by calls may have connected the processes."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    before = signal.signal(signal.SIGTERM, lambda *_: agreement.signal())
+    try:
+        with StopRequest() as stop:
+            stop.leave_before(0)
+            signal.raise_signal(signal.SIGUSR1)
+            assert stop.reached(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_run_listens_before_its_config_is_read(monkeypatch):
-    """And before JAX is imported, which takes seconds."""
     heard = []
     monkeypatch.setattr(train, "parse_flags", lambda argv: (signal.raise_signal(signal.SIGTERM), "runs/q"))
     monkeypatch.setattr(train, "train", lambda config, workdir, stop: heard.append(stop.signal))
@@ -105,7 +120,7 @@ def test_a_signal_is_told_at_once(capfd):
     """What runs may take long to stop."""
     with StopRequest():
         signal.raise_signal(signal.SIGTERM)
-        assert capfd.readouterr().err == "SIGTERM: the run saves and stops after its step\n"
+        assert capfd.readouterr().err == "SIGTERM: the run saves what it has done and stops\n"
 
 
 def test_a_second_interrupt_asks_nothing_more(capfd):
@@ -113,7 +128,7 @@ def test_a_second_interrupt_asks_nothing_more(capfd):
     with StopRequest() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.reached(1)
-        assert capfd.readouterr().err.startswith("interrupted: the run saves and stops after its step; once more")
+        assert capfd.readouterr().err.startswith("interrupted: the run saves what it has done and stops; once more")
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) == before

@@ -50,7 +50,7 @@ def font_for(texts: Iterable[str], size: int) -> ImageFont.ImageFont | ImageFont
     """Returns a font with the letters of `texts`; the default one has those of English alone.
 
     Args:
-        texts: to be drawn; of letters that are neither Latin, Greek, Cyrillic nor Arabic stays a box each.
+        texts: to be drawn; of Chinese, Japanese, Korean and Indian letters stays a box each.
         size: in pixels.
     """
     if all(text.isascii() for text in texts):

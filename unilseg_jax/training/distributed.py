@@ -150,7 +150,8 @@ def connect(
         UserError: the arguments do not fit together, there is no cluster to be found, or the processes do not see the
             same directory.
         ExternalError: processes are missing after the timeout, and it says which, or which hosts have come; or the
-            disk is full.
+            disk is full. After this and after what `leave` raised the process has to end: JAX still waits in a thread,
+            and ends it in the end.
     """
     arguments = processes_of(
         os.environ, coordinator=coordinator, num_processes=num_processes, process_id=process_id, names=names
@@ -166,7 +167,7 @@ def connect(
         _check_port(arguments["coordinator_address"], names)
     if not stops_together or count == 1:
         jax.config.update("jax_enable_preemption_service", False)  # which would take SIGTERM
-    waiting = Waiting(directory, number)
+    waiting = Waiting(directory, number, timeout)
     until = time.monotonic() + timeout
 
     def look() -> None:
@@ -174,7 +175,7 @@ def connect(
         waiting.touch()
         if time.monotonic() > until:
             waiting.give_up()
-            came = waiting.came(timeout)
+            came = waiting.came()
             absent = [str(number) for number in range(count) if str(number) not in came]
             hosts = [] if count else sorted({name.rpartition(".")[0] for name in came})
             raise ExternalError(_message("the start", timeout, absent, hosts))
@@ -186,7 +187,7 @@ def connect(
         except ValueError as error:
             raise UserError(f"no cluster found here ({error}); {names.coordinator} wants host:port") from None
 
-    one_of_several(is_first=False)
+    one_of_several(is_first=False, connected=False)
     try:
         _aside(initialize, look)
     finally:
@@ -208,8 +209,13 @@ class Waiting:
 
     _GAVE_UP = "gave up"
 
-    def __init__(self, directory: Path, number: int | None):
+    def __init__(self, directory: Path, number: int | None, timeout: float):
         """Makes this process's file.
+
+        Args:
+            directory: the run's.
+            number: of the process; None if only JAX knows it.
+            timeout: seconds after which a process gives up.
 
         Raises:
             UserError: it cannot be made.
@@ -217,6 +223,7 @@ class Waiting:
         """
         self._folder = directory / WAITING
         self._mine = self._folder / (f"{socket.gethostname()}.{os.getpid()}" if number is None else str(number))
+        self._timeout = timeout
         self._touched = time.monotonic()
         self._stays = False
         try:
@@ -238,30 +245,37 @@ class Waiting:
         with contextlib.suppress(OSError):
             self._mine.write_text(f"{self._GAVE_UP}\n")
 
-    def came(self, timeout: float) -> set[str]:
-        """Returns the names of the processes that wait, or gave up no longer than `timeout` seconds ago."""
-        return {path.name for path, age in self._ages() if age < _FRESH or (age < timeout and self._gave_up(path))}
+    def came(self) -> set[str]:
+        """Returns the names of the processes that wait, or gave up no longer than the timeout ago."""
+        return {path.name for path, age in self._ages() if self._counts(path, age)}
 
     def end(self) -> None:
         """Removes the file, unless this process gave up, and what is left of an earlier start that failed."""
         for path, age in self._ages():
-            if age > _FRESH or (path == self._mine and not self._stays):
-                path.unlink(missing_ok=True)
+            if not self._stays if path == self._mine else not self._counts(path, age):
+                with contextlib.suppress(OSError):  # a folder, or somebody else's
+                    path.unlink()
         with contextlib.suppress(OSError):  # others are still there
             self._folder.rmdir()
 
     def _ages(self) -> list[tuple[Path, float]]:
         """Returns the files, and how many seconds before this process's own they were touched: by one clock."""
-        try:
+        now, ages = time.time(), []
+        with contextlib.suppress(OSError):
             self._mine.touch()
             now = self._mine.stat().st_mtime
-            return [(path, now - path.stat().st_mtime) for path in self._folder.iterdir()]
-        except OSError:  # one of them has gone meanwhile
-            return [(self._mine, 0.0)]
-
-    def _gave_up(self, path: Path) -> bool:
         with contextlib.suppress(OSError):
-            return path.read_text().startswith(self._GAVE_UP)
+            for path in self._folder.iterdir():
+                with contextlib.suppress(OSError):  # it has gone meanwhile
+                    ages.append((path, now - path.stat().st_mtime))
+        return ages
+
+    def _counts(self, path: Path, age: float) -> bool:
+        """Whether the process of a file lives, or gave up not long ago."""
+        if age < _FRESH:
+            return True
+        with contextlib.suppress(OSError):
+            return age < self._timeout and path.read_text().startswith(self._GAVE_UP)
         return False
 
 

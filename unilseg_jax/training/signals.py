@@ -3,12 +3,13 @@
 import contextlib
 import os
 import signal
+import sys
 from types import FrameType
 
 from unilseg_jax.errors import StoppedBySignal, is_one_of_several
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-_HEARD = "the run saves and stops after its step"
+_HEARD = "the run saves what it has done and stops"
 
 
 class StopRequest:
@@ -31,6 +32,8 @@ class StopRequest:
     def __enter__(self) -> "StopRequest":
         # A shell that runs a command in the background lets it ignore Ctrl-C, which is meant for others then.
         ignored = [signal.SIGINT] if signal.getsignal(signal.SIGINT) == signal.SIG_IGN else []
+        if _jax_listens():
+            ignored.append(signal.SIGTERM)
         heard = [number for number in SIGNALS if number not in ignored]
         self._before = {number: signal.signal(number, self._received) for number in heard}
         return self
@@ -113,3 +116,9 @@ class StopRequest:
         numbers = range(self._asked + 1, step + 1)
         self._asked = step
         return any(multihost_utils.reached_preemption_sync_point(number) for number in numbers)
+
+
+def _jax_listens() -> bool:
+    """Whether JAX has SIGTERM already: several processes were connected by whoever calls this."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
