@@ -8,8 +8,8 @@ The first is one run; the second makes all rows with three seeds each, and print
 Each row has the boxes of the rows before it. The seed changes the first weights and the order of the scenes; the
 scenes and those that are judged stay the same.
 
-2 CPU cores: 2 minutes per run. Expected, oIoU of `held_out` in percent, mean of three seeds: baseline 57, + PF 61,
-+ LP 53, + VP 61, which is not the paper's order (benchmarks/results/ablation_cpu.md says more).
+2 CPU cores: 2 to 4 minutes per run. Expected, oIoU of `held_out` in percent, mean of three seeds: baseline 56, + PF 61,
++ LP 53, + VP 59, which is not the paper's order (benchmarks/results/ablation_cpu.md says more).
 In seconds: --config=configs/ablation.py:ROW,debug
 """
 
