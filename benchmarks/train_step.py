@@ -11,9 +11,10 @@ of compiling are longer then) and measured one after the other; each holds some 
 
 Where time on a chip is short, `--save DIR` compiles on another machine and measures nothing, and `--load DIR`, with the
 same arguments, versions of JAX and code, measures what lies there. `--target FILE` describes the GPU that is not here,
-as XLA does (a `GpuTargetConfigProto` in text); it needs JAX's CUDA packages, and JAX_PLATFORMS=cpu where no GPU is.
-Kernels are then chosen without timing them; the memory is what XLA plans. A row that is loaded was "compiled" in the
-time that loading took.
+as XLA does (a `GpuTargetConfigProto` in text, such as benchmarks/h100.txtpb); it needs JAX's CUDA packages, and
+JAX_PLATFORMS=cpu where no GPU is. Kernels are then chosen without timing them; the memory is what XLA plans. A row that
+is loaded was "compiled" in the time that loading took. On a chip, where timing kernels to choose among them takes
+longer than all else, XLA_FLAGS="--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false" leaves it out too.
 
 Utilisation is the model's FLOPs (forward and backward by XLA's count, without what remat computes again) by the time
 and by the chip's peak for the row's type. On a CPU: --size least --input-size 64 --batch-sizes 2 --steps 5
