@@ -29,7 +29,7 @@ from unilseg_jax.command_line import OneLineParser, path_text
 from unilseg_jax.errors import UserError, checked_file, run_command
 from unilseg_jax.input_pipeline.images import read_image
 from unilseg_jax.input_pipeline.phrases import check_phrase
-from unilseg_jax.interop.output import check_parents
+from unilseg_jax.interop.output import check_parents, gone_on_failure
 from unilseg_jax.ops.masks import mask_to_rle
 from unilseg_jax.ops.overlay import draw_overlay
 from unilseg_jax.text.tokenizer import PhraseCutWarning, kept_text
@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = Path(arguments.output)
     _check(arguments)
 
-    with _folder(output):
+    with gone_on_failure(output):
+        _make_folder(output)
         entries = _segment_all(arguments, output)
     _print_table(entries, output)
 
@@ -128,20 +129,6 @@ def _presence(arguments: argparse.Namespace, segmenter: "Segmenter") -> Callable
     protocol = next(name for name, each in PROTOCOLS.items() if each.resize == arguments.resize)
     model.check_protocol(protocol)
     return lambda probs, threshold: float(model.score(features_of(probs, threshold)[None], protocol)[0])
-
-
-@contextlib.contextmanager
-def _folder(output: Path) -> Iterator[None]:
-    """Makes the output folder and tries whether it takes files; what is empty when the block fails goes again."""
-    made = [folder for folder in (output, *output.parents) if not folder.exists()]
-    try:
-        _make_folder(output)
-        yield
-    except BaseException:
-        for folder in made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
 
 
 def _make_folder(output: Path) -> None:

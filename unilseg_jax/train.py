@@ -27,6 +27,7 @@ from pathlib import Path
 from unilseg_jax.config import architecture_of, length_of, parse_flags
 from unilseg_jax.errors import ExternalError, StoppedBySignal, UserError, of_system, run_command
 from unilseg_jax.training.signals import StopRequest
+from unilseg_jax.training.silence import raised_only
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,8 +38,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     with StopRequest() as stop:
         config, workdir = parse_flags(argv)
-        from unilseg_jax.training.silence import raised_only  # it brings JAX, which takes seconds
-
         with raised_only():
             train(config, workdir, stop)
 

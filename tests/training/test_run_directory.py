@@ -92,7 +92,8 @@ def test_other_micro_batches_change_no_samples_and_are_told(directory):
 def test_another_run_is_refused(directory, key, value):
     config = base_config()
     config.update_from_flattened_dict({key: value})
-    with pytest.raises(UserError, match=rf"holds a run with another config\.{key}: .*, not {re.escape(repr(value))}; "):
+    given = re.escape(repr(value))
+    with pytest.raises(UserError, match=rf"holds a run with another config\.{key}: .*, not {given}; name another"):
         start.check_directory(directory, config)
 
 

@@ -43,6 +43,19 @@ def check_new_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def gone_on_failure(folder: Path) -> Iterator[None]:
+    """Takes back, if the block fails, those of a folder and the ones above it that it made and that are empty."""
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        yield
+    except BaseException:
+        for each in made:
+            with contextlib.suppress(OSError):
+                each.rmdir()
+        raise
+
+
+@contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`, which takes its place when the block ends well.
 
@@ -54,30 +67,26 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     check_parents(path)
     target = path.absolute()
-    made = [folder for folder in target.parents if not folder.exists()]
-    temporary = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:_NAME_LENGTH]}-"))
-        yield temporary / target.name
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            target.rmdir()
-        os.replace(temporary / target.name, target)
-        made = []
-    except UserError:
-        raise
-    # PyTorch and Orbax have no kinds of their own for what the disk refuses.
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        reason = _reason(error)
-        if reason is None:
+    with gone_on_failure(target.parent):
+        temporary = None
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:_NAME_LENGTH]}-"))
+            yield temporary / target.name
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                target.rmdir()
+            os.replace(temporary / target.name, target)
+        except UserError:
             raise
-        raise UserError(f"cannot write {str(path)!r}: {reason}") from error
-    finally:
-        if temporary is not None:
-            _remove(temporary)
-        for folder in made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        # PyTorch and Orbax have no kinds of their own for what the disk refuses.
+        except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+            reason = _reason(error)
+            if reason is None:
+                raise
+            raise UserError(f"cannot write {str(path)!r}: {reason}") from error
+        finally:
+            if temporary is not None:
+                _remove(temporary)
 
 
 def _reason(error: Exception) -> str | None:
